@@ -1,0 +1,133 @@
+"""A split of a dataset and a list of texts, as an encoder sees them: unit vectors in the order of the data."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from rsvl_data.errors import CorruptShard, DataError
+from rsvl_data.shards import Dataset
+from rsvl_data.transforms import Engine, Preprocess
+
+EvalPrecision = Literal["fp32", "bf16"]
+Progress = Callable[[int, int], None]  # images done, images in all
+
+_NO_IMAGE = {"json", "txt", "mask.png"}
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What the benchmarks need to know of `rsvl_pretrain.model.DualEncoder`."""
+
+    name: str
+    preprocess: Preprocess
+    training: bool
+    model: Any
+    tokenizer: Any
+
+    @property
+    def device(self) -> torch.device: ...
+    def train(self, mode: bool = True) -> Any: ...
+    def encode_image(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]: ...
+    def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "b d"]: ...
+    def weights_sha256(self) -> str: ...
+
+
+def no_progress(done: int, total: int) -> None:
+    pass
+
+
+def rows_of_split(dataset: Dataset, split: str, columns: Sequence[str], limit: int | None = None) -> list[dict[str, Any]]:
+    """Parquet rows in the order of the shards, the first `limit` of them. Raises DataError for a split that is absent or empty."""
+    shards = dataset.shards(split)
+    rows = dataset.table(split, list(columns)).slice(0, limit).to_pylist() if shards else []
+    if not rows:
+        raise DataError(f"{dataset.root}: there is no sample to evaluate in split {split!r} (limit {limit}); samples by split: {dataset.splits}")
+    return rows
+
+
+def embed_images(
+    encoder: Encoder,
+    dataset: Dataset,
+    split: str,
+    *,
+    batch_size: int = 64,
+    workers: int = 2,
+    precision: EvalPrecision = "fp32",
+    engine: Engine = "exact",
+    limit: int | None = None,
+    progress: Progress = no_progress,
+) -> Float[Tensor, "n d"]:
+    """Unit vectors of a split's images in the order of `rows_of_split`, float32 on the CPU.
+
+    `workers` threads read and decode ahead while the encoder runs. `precision` bf16 runs the towers under autocast.
+    Raises DataError naming the sample that cannot be decoded.
+    """
+    total = len(rows_of_split(dataset, split, ["key"], limit))
+    images = islice(_stored_images(dataset, split), total)
+    parts: list[Tensor] = []
+    with ThreadPoolExecutor(workers) as pool, _measuring(encoder, precision):
+        decoded = _ahead(pool, lambda named: _decode(encoder.preprocess, *named, engine), images, depth=2 * batch_size)
+        while batch := list(islice(decoded, batch_size)):
+            parts.append(_unit_float(encoder.encode_image(torch.stack(batch))))
+            progress(min(len(parts) * batch_size, total), total)
+    return torch.cat(parts)
+
+
+def embed_texts(
+    encoder: Encoder, texts: Sequence[str], *, batch_size: int = 256, precision: EvalPrecision = "fp32", normalize: bool = True
+) -> Float[Tensor, "t d"]:
+    """Embeddings in the order of `texts`, float32 on the CPU; texts that are equal are encoded once and get the same row.
+
+    `normalize=False` keeps the length the text tower gives them, which some averages over prompts depend on.
+    """
+    if not texts:
+        raise ValueError("embed_texts needs at least one text")
+    row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    distinct = list(row_of)
+    parts: list[Tensor] = []
+    with _measuring(encoder, precision):
+        for start in range(0, len(distinct), batch_size):
+            batch = distinct[start : start + batch_size]
+            parts.append(_unit_float(encoder.encode_text(batch)) if normalize else _raw_text_embeds(encoder, batch).float().cpu())
+    return torch.cat(parts)[[row_of[text] for text in texts]]
+
+
+def _raw_text_embeds(encoder: Encoder, texts: Sequence[str]) -> Float[Tensor, "b d"]:
+    return encoder.model.encode_text(encoder.tokenizer(list(texts)).to(encoder.device), normalize=False)
+
+
+def _unit_float(embeds: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    """Unit length again after bf16."""
+    return F.normalize(embeds.float(), dim=-1).cpu()
+
+
+@contextmanager
+def _measuring(encoder: Encoder, precision: EvalPrecision) -> Iterator[None]:
+    """Evaluation mode, no gradients; afterwards the encoder is as it was, in the middle of a training run too."""
+    was_training = encoder.training
+    encoder.train(False)
+    try:
+        with torch.inference_mode(), torch.autocast(encoder.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            yield
+    finally:
+        encoder.train(was_training)
+
+
+def _stored_images(dataset: Dataset, split: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Key and reader of every image; keys are compared with the parquet rows, on which labels and captions depend."""
+    for shard in dataset.shards(split):
+        keys = [member[0].name.split(".", 1)[0] for member in shard.members]
+        rows = Dataset(dataset.root, {"splits": {"": 0}, "shards": [{"name": shard.tar.stem, "split": ""}]}).table("", ["key"])
+        if keys != rows["key"].to_pylist():
+            raise CorruptShard(f"{shard.tar}: the parquet beside it lists other samples. Build the dataset again.")
+        suffix = next(member.suffix for member in shard.members[0] if member.suffix not in _NO_IMAGE)
+        for index, key in enumerate(keys):
+            yield key, lambda shard=shard, index=index: shard.read(index, suffix)[suffix]

@@ -1,0 +1,138 @@
+"""The `rsvl` command.
+
+Exit status 0: done. 1: it failed, and the message says why. 2: the options were wrong.
+"""
+
+import ast
+import importlib
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import tyro
+
+from rsvl_data.errors import OptionError, RsvlError
+
+RECIPES = Path(__file__).parent
+_USAGE = """rsvl: archives -> image-text shards -> CLIP-type checkpoints -> numbers
+
+  rsvl run                       list the recipes; `rsvl run NAME --help` explains one
+  rsvl data validate DATASET     check every byte and record
+  rsvl data stats DATASET        counts, sizes, words
+  rsvl eval zero-shot|retrieval  measure a model; `rsvl eval report` makes one page of results
+  rsvl card model RUN            write the model card of a run
+  rsvl --version
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("root", "httpx", "datasets", "open_clip", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        return _dispatch(words)
+    except RsvlError as error:
+        print(f"rsvl: {error}", file=sys.stderr)
+        return 2 if isinstance(error, OptionError) else 1
+    except OSError as error:
+        print(f"rsvl: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("rsvl: interrupted. The same command goes on where it stopped.", file=sys.stderr)
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    command, rest = (words[0], words[1:]) if words else ("--help", [])
+    if command in ("--help", "-h"):
+        print(_USAGE, end="")
+    elif command == "--version":
+        from rsvl_data.version import code_version
+
+        print(f"rsvl {code_version()}")
+    elif command == "run":
+        return run_recipe(rest)
+    elif command in _GROUPS:
+        return _GROUPS[command](rest)
+    else:
+        raise OptionError(f"unknown command {command!r}; allowed are run, {', '.join(_GROUPS)}. See `rsvl --help`.")
+    return 0
+
+
+# --- rsvl run -------------------------------------------------------------------------------------------------------------
+
+
+def recipe_names() -> list[str]:
+    """data/import, pretrain/clip, ...: every file below a folder of `recipes`, and quickstart."""
+    files = [path for path in RECIPES.glob("*/*.py") if not path.stem.startswith("_")]
+    return ["quickstart", *sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in files)]
+
+
+def recipe_module(name: str) -> ModuleType:
+    """Raises OptionError for an unknown name, with those that come close."""
+    names = recipe_names()
+    if name not in names:
+        close = get_close_matches(name, names, n=3, cutoff=0.4)
+        raise OptionError(f"no recipe {name!r}; did you mean {' or '.join(close) or 'one of'}? There are: {', '.join(names)}")
+    return importlib.import_module(f"recipes.{name.replace('/', '.')}")
+
+
+def run_recipe(words: list[str]) -> int:
+    """`NAME [--config FILE] [--smoke] [options]`. A recipe module has `Options`, `run(options)` and `smoke(folder) -> Options`."""
+    if not words or words[0] in ("--help", "-h"):
+        for name in recipe_names():
+            text = (RECIPES / f"{name}.py").read_text()
+            print(f"  {name:<18} {(ast.get_docstring(ast.parse(text)) or '').splitlines()[0]}")
+        return 0
+    name, *rest = words
+    module = recipe_module(name)
+    default: Any = tyro.MISSING_NONPROP
+    if "--smoke" in rest:
+        rest.remove("--smoke")
+        default = module.smoke(Path(tempfile.mkdtemp(prefix="rsvl-smoke-")))
+    if "--config" in rest:
+        from recipes.config import load_config
+
+        at = rest.index("--config")
+        if at + 1 == len(rest):
+            raise OptionError("--config needs the path of a config.json")
+        default = load_config(Path(rest[at + 1]), name, module.Options)
+        del rest[at : at + 2]
+    options = tyro.cli(module.Options, args=rest, default=default, description=module.__doc__, prog=f"rsvl run {name}")
+    module.run(options)
+    return 0
+
+
+# --- rsvl data, rsvl eval, rsvl card ----------------------------------------------------------------------------------------
+
+
+def _group(name: str, module: str) -> Callable[[list[str]], int]:
+    """A group of verbs: the functions that `module.VERBS` names; their signatures are the options."""
+
+    def run(words: list[str]) -> int:
+        verbs = importlib.import_module(module).VERBS
+        if not words or words[0] in ("--help", "-h"):
+            for verb, function in verbs.items():
+                print(f"  rsvl {name} {verb:<12} {(function.__doc__ or '').splitlines()[0]}")
+            return 0
+        if words[0] not in verbs:
+            raise OptionError(f"unknown `rsvl {name} {words[0]}`; allowed are {', '.join(verbs)}")
+        return tyro.cli(verbs[words[0]], args=words[1:], prog=f"rsvl {name} {words[0]}") or 0
+
+    return run
+
+
+_GROUPS: dict[str, Callable[[list[str]], int]] = {
+    "data": _group("data", "recipes._data"),
+    "eval": _group("eval", "recipes._eval"),
+    "card": _group("card", "recipes._card"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""What callers may want to tell apart. Every message says what was given, what is allowed and what to do.
+
+RsvlError               anything the user can mend; the command line prints it and exits with status 1
+├── OptionError         a bad option or an unknown name; exit status 2
+└── DataError           a dataset, shard or record that cannot be used
+    └── CorruptShard    bytes on disk differ from what the manifest or the index promises
+"""
+
+
+class RsvlError(Exception):
+    pass
+
+
+class OptionError(RsvlError):
+    pass
+
+
+class DataError(RsvlError):
+    pass
+
+
+class CorruptShard(DataError):
+    pass

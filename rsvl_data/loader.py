@@ -1,0 +1,288 @@
+"""Shards to batches, in an order that depends on the seed alone: not on the number of workers or ranks, nor on where the run began.
+
+Step s of a run is known from (seed, s): an epoch has N // batch_size steps, its order comes from `SampleOrder`, and the N % batch_size
+samples at its end are left out; each epoch is shuffled anew, so they are others every time. Rank r of w takes the r-th of w equal parts
+of the global batch. Captions and views are drawn from (seed, epoch, key), so a sample looks the same whoever decodes it.
+"""
+
+import random
+import sys
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from rsvl_data.errors import CorruptShard, DataError, RsvlError
+from rsvl_data.order import SampleOrder
+from rsvl_data.sample import CaptionKind, Sample
+from rsvl_data.shards import Dataset, Shard
+from rsvl_data.transforms import Augment, Engine, Preprocess
+
+Loaded = TypeVar("Loaded")
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """What decides the content of the batches, and how they are made.
+
+    batch_size      samples of one step over all ranks together
+    workers         processes that decode, a rank; 0 decodes in the training process
+    seed            of order, captions and views
+    augment         the random view of each image
+    caption_kinds   kinds of caption to draw from (human, vlm, boxes, ...); None: all
+    lang            language of the captions, ISO 639-1; None: all
+    engine          fast, or exact to the bit as open_clip decodes
+    shuffle_shards  shards that are shuffled together, and open at a time
+    """
+
+    batch_size: int
+    workers: int = 2
+    seed: int = 0
+    augment: Augment = Augment("open_clip")
+    caption_kinds: tuple[CaptionKind, ...] | None = None
+    lang: str | None = None
+    engine: Engine = "fast"
+    shuffle_shards: int = 64
+
+    def __post_init__(self) -> None:
+        for name, smallest in {"batch_size": 1, "workers": 0, "seed": 0, "shuffle_shards": 1}.items():
+            if getattr(self, name) < smallest:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {smallest}")
+        unknown = sorted(set(self.caption_kinds or ()) - set(get_args(CaptionKind)))
+        if unknown or self.caption_kinds == ():
+            raise ValueError(
+                f"caption_kinds is {self.caption_kinds}; allowed: None for all, or some of {', '.join(get_args(CaptionKind))}"
+            )
+
+
+@dataclass
+class Batch:
+    """One rank's part of a step. `images` are grey levels 0-255, not normalised; `tokens` are those of `texts`, the captions drawn."""
+
+    step: int
+    epoch: int
+    keys: list[str]
+    images: UInt8[Tensor, "b 3 s s"]
+    texts: list[str]
+    tokens: Int[Tensor, "b l"]
+    labels: list[str | None]
+
+    def pin_memory(self) -> "Batch":
+        """DataLoader calls this where there is a GPU, so that copying to it can overlap with computing."""
+        return replace(self, images=self.images.pin_memory(), tokens=self.tokens.pin_memory())
+
+
+@dataclass
+class EvalBatch:
+    """`samples` are whole records (captions, regions, label, mask) without the encoded image."""
+
+    samples: list[Sample]
+    images: UInt8[Tensor, "b 3 s s"]
+
+    def pin_memory(self) -> "EvalBatch":
+        return replace(self, images=self.images.pin_memory())
+
+
+def steps_per_epoch(dataset: Dataset, split: str, batch_size: int) -> int:
+    """Raises DataError for a split that is unknown or smaller than one global batch."""
+    dataset.shards(split)  # an unknown split is named here
+    count = sum(_shard_sizes(dataset, split))
+    if count < batch_size:
+        raise DataError(
+            f"split {split!r} of {dataset.root} has {count} samples, fewer than one batch of {batch_size}. "
+            f"Set batch_size to {count} or less, or use more data."
+        )
+    return count // batch_size
+
+
+def train_batches(
+    dataset: Dataset,
+    split: str,
+    preprocess: Preprocess,
+    tokenize: Callable[[list[str]], Tensor],
+    config: LoaderConfig,
+    *,
+    start_step: int = 0,
+    num_steps: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Batch]:
+    """The batches of the steps [start_step, start_step + num_steps), across epochs. Starting late costs nothing more.
+
+    `batch_size` must divide by `world_size`. Raises DataError, when the bad sample's turn comes, for an image that cannot be decoded or
+    a sample without a usable caption; it names shard and key.
+    """
+    if config.batch_size % world_size or not 0 <= rank < world_size:
+        raise ValueError(
+            f"batch_size {config.batch_size} on rank {rank} of {world_size}: "
+            "batch_size must divide by the number of ranks, and ranks count from 0"
+        )
+    steps_per_epoch(dataset, split, config.batch_size)
+    reader = _TrainReader(dataset, split, preprocess, tokenize, config, rank, world_size)
+    return _load(reader, range(start_step, start_step + num_steps), config.workers)
+
+
+def eval_batches(
+    dataset: Dataset, split: str, preprocess: Preprocess, *, batch_size: int, workers: int, engine: Engine = "exact"
+) -> Iterator[EvalBatch]:
+    """Every sample of a split once, in the order of the shards, the whole image each; the last batch may be smaller."""
+    reader = _EvalReader(dataset, split, preprocess, batch_size, engine)
+    return _load(reader, range(len(reader)), workers)
+
+
+def _load(reader: Callable[[int], Loaded], steps: range, workers: int) -> Iterator[Loaded]:
+    """`reader(step)` for each step, in order, by `workers` processes. A reader's own errors are raised here, with their own message."""
+    loader = DataLoader(
+        _Guarded(reader),
+        batch_size=None,
+        sampler=steps,
+        num_workers=min(workers, len(steps)),
+        collate_fn=_unchanged,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else a number is drawn from the training run's own
+        # Forked workers start at once and take any tokenizer. They run torch in one thread, so no pool of the parent is waited for.
+        multiprocessing_context="fork" if workers and steps and sys.platform == "linux" else None,
+    )
+    with warnings.catch_warnings():  # Python >= 3.12 warns of any fork beside threads
+        warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+        batches = iter(loader)
+    for batch in batches:
+        if isinstance(batch, RsvlError):
+            raise batch
+        yield batch
+
+
+class _Guarded(Generic[Loaded]):
+    """Hands an error of ours on as a value: DataLoader would bury its message under a worker's traceback."""
+
+    def __init__(self, reader: Callable[[int], Loaded]):
+        self.reader = reader
+
+    def __getitem__(self, step: int) -> Loaded | RsvlError:
+        try:
+            return self.reader(step)
+        except RsvlError as error:
+            return error
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+class _SplitReader:
+    """Samples of a split by shard and row; the `capacity` shards used last stay open."""
+
+    def __init__(self, dataset: Dataset, split: str, capacity: int):
+        self.shards, self.sizes, self.capacity = dataset.shards(split), _shard_sizes(dataset, split), capacity
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+
+    def shard(self, index: int) -> Shard:
+        if index not in self._open:
+            shard = Shard(self.shards[index].tar)
+            if len(shard) != self.sizes[index]:
+                raise CorruptShard(
+                    f"{shard.tar} has {len(shard)} samples, but manifest.json says {self.sizes[index]}. Build the dataset again."
+                )
+            self._open[index] = shard
+            if len(self._open) > self.capacity:
+                self._open.popitem(last=False)
+        self._open.move_to_end(index)
+        return self._open[index]
+
+
+def _shard_sizes(dataset: Dataset, split: str) -> list[int]:
+    return [shard["samples"] for shard in dataset.manifest["shards"] if shard["split"] == split]
+
+
+class _TrainReader:
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        preprocess: Preprocess,
+        tokenize: Callable[[list[str]], Tensor],
+        config: LoaderConfig,
+        rank: int,
+        world_size: int,
+    ):
+        # A batch may straddle two windows.
+        self.split = _SplitReader(dataset, split, capacity=2 * config.shuffle_shards)
+        self.order = SampleOrder(self.split.sizes, config.seed, config.shuffle_shards)
+        self.steps_per_epoch = steps_per_epoch(dataset, split, config.batch_size)
+        self.preprocess, self.tokenize, self.config = preprocess, tokenize, config
+        self.rank, self.rank_batch_size = rank, config.batch_size // world_size
+
+    def __call__(self, step: int) -> Batch:
+        epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
+        start = step_of_epoch * self.config.batch_size + self.rank * self.rank_batch_size
+        keys: list[str] = []
+        texts: list[str] = []
+        labels: list[str | None] = []
+        size = self.preprocess.size
+        images = torch.empty((self.rank_batch_size, 3, size, size), dtype=torch.uint8)
+        for row_of_batch, (shard_index, row) in enumerate(self.order.samples(epoch, start, start + self.rank_batch_size)):
+            shard = self.split.shard(shard_index)
+            sample = shard.sample(row)
+            try:
+                texts.append(_draw_caption(sample, self.config, self._rng(epoch, sample.key, "caption")))
+                rng = self._rng(epoch, sample.key, "view")
+                images[row_of_batch] = self.preprocess.decode(sample.image, self.config.engine, self.config.augment, rng)
+            except DataError as error:
+                raise _located(error, shard, sample) from error
+            keys.append(sample.key)
+            labels.append(sample.label)
+        return Batch(step, epoch, keys, images, texts, self.tokenize(texts), labels)
+
+    def _rng(self, epoch: int, key: str, purpose: str) -> random.Random:
+        return random.Random(f"{self.config.seed} {epoch} {key} {purpose}")
+
+
+def _draw_caption(sample: Sample, config: LoaderConfig, rng: random.Random) -> str:
+    usable = [
+        caption.text
+        for caption in sample.captions
+        if (config.caption_kinds is None or caption.kind in config.caption_kinds) and config.lang in (None, caption.lang)
+    ]
+    if not usable:
+        has = ", ".join(sorted({f"{caption.kind} ({caption.lang})" for caption in sample.captions})) or "none at all"
+        kinds = "any kind" if config.caption_kinds is None else " or ".join(config.caption_kinds)
+        raise DataError(
+            f"no caption of {kinds} in {config.lang or 'any language'}; it has {has}. "
+            "Set caption_kinds and lang to what the data have, or filter such samples out when building."
+        )
+    return usable[int(len(usable) * rng.random())]
+
+
+def _located(error: DataError, shard: Shard, sample: Sample) -> DataError:
+    return DataError(f"{shard.tar}: sample {sample.key}: {error}")
+
+
+class _EvalReader:
+    def __init__(self, dataset: Dataset, split: str, preprocess: Preprocess, batch_size: int, engine: Engine):
+        self.split = _SplitReader(dataset, split, capacity=2)
+        self.ends = np.cumsum(self.split.sizes)
+        self.preprocess, self.batch_size, self.engine = preprocess, batch_size, engine
+
+    def __len__(self) -> int:
+        return -(-sum(self.split.sizes) // self.batch_size)
+
+    def __call__(self, batch_index: int) -> EvalBatch:
+        start = batch_index * self.batch_size
+        samples, images = [], []
+        for position in range(start, min(start + self.batch_size, sum(self.split.sizes))):
+            index = int(np.searchsorted(self.ends, position, side="right"))
+            shard = self.split.shard(index)
+            sample = shard.sample(position - int(self.ends[index]) + self.split.sizes[index])
+            try:
+                images.append(self.preprocess.decode(sample.image, self.engine))
+            except DataError as error:
+                raise _located(error, shard, sample) from error
+            samples.append(sample.model_copy(update={"image": b""}))
+        return EvalBatch(samples, torch.stack(images))

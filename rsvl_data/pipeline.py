@@ -1,0 +1,364 @@
+"""A source and a list of stages become a dataset folder.
+
+    plan      list the source's entries, give each a split, mix them, cut them into shards; one file a shard under `.build/plan`
+    map       one datatrove task a shard: read, stages, write; a task that finished is never run again
+    finish    counts and checksums into manifest.json, which makes the folder a dataset
+
+The plan depends on the source, the options and the seed alone, so the bytes do not depend on the number of workers, on the
+executor, or on how often the build was killed.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import loguru
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datatrove.executor import LocalPipelineExecutor
+from datatrove.pipeline.base import PipelineStep
+from datatrove.utils.stats import PipelineStats
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rsvl_data.errors import DataError, OptionError
+from rsvl_data.hub import dataset_readme
+from rsvl_data.sample import Sample
+from rsvl_data.shards import Dataset, write_atomically, write_shard
+from rsvl_data.sources.base import Entry, Source
+from rsvl_data.stage import Dropped, Outcome, Stage, Tally, run_stages
+from rsvl_data.version import code_version
+
+FORMAT_VERSION = 1
+_SPLIT_ORDER = ("train", "val", "test")
+_DROPPED_SCHEMA = pa.schema(
+    {"key": pa.string(), "stage": pa.string(), "reason": pa.string(), "detail": pa.string(), "score": pa.float64()}
+)
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What every build takes; a recipe adds its own fields to it."""
+
+    out: Path
+    """folder of the new dataset; a killed build goes on when the same command is given again"""
+    val: float = 0.1
+    """fraction of the samples without a split of their own that becomes val"""
+    test: float = 0.1
+    """the same for test"""
+    group_by: str | None = None
+    """regular expression searched in a sample's id; what it matches (its first group) is never torn apart by a split:
+    '^(.+)_[0-9]+$' keeps numbered crops of one scene together"""
+    samples_per_shard: int = 1000
+    """samples a tar holds at the most"""
+    workers: int = 2
+    """processes; the bytes written do not depend on it"""
+    seed: int = 0
+    """of the split and of the order of samples"""
+    limit: int | None = None
+    """only so many samples, chosen by the seed"""
+    dry_run: bool = False
+    """say what would be built, write nothing"""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.val < 1 and 0 <= self.test < 1 and self.val + self.test < 1):
+            raise OptionError(f"--val {self.val} and --test {self.test} must be fractions that leave something for train")
+        if self.samples_per_shard < 1 or self.workers < 1 or (self.limit is not None and self.limit < 1):
+            raise OptionError("--samples-per-shard, --workers and --limit must be 1 or more")
+        if self.group_by is not None:
+            try:
+                re.compile(self.group_by)
+            except re.error as error:
+                raise OptionError(f"--group-by {self.group_by!r} is not a regular expression: {error}") from error
+
+    def facts(self) -> dict[str, Any]:
+        """The options that decide the bytes, as JSON. Where the source lies and how many work on it do not."""
+        fields = asdict(self)
+        return {name: value for name, value in fields.items() if name not in ("out", "workers", "dry_run", "source")}
+
+
+def build(
+    source: Source,
+    stages: Sequence[Stage],
+    options: BuildOptions,
+    *,
+    recipe: str,
+    image_suffix: str = "jpg",
+    mask: dict[str, Any] | None = None,
+) -> Dataset | None:
+    """Write the dataset and return it opened; None for a dry run.
+
+    A build that was killed goes on where it stopped when called again. `mask` describes the classes of KEY.mask.png where samples
+    have one. Raises DataError when nothing is left to write, or when `out` holds a build of another source or other options.
+    """
+    entries = list(source.entries())
+    if not entries:
+        raise DataError(f"source {source.name} holds no image")
+    plan = _plan(entries, options)
+    if options.dry_run:
+        _describe_plan(source, plan, options.out)
+        return None
+    out, work = options.out, options.out / ".build"
+    fingerprint = _fingerprint(options.facts(), plan)
+    if (out / "manifest.json").exists():
+        dataset = Dataset.open(out)
+        _check_same(dataset.manifest.get("plan_sha256"), fingerprint, out)
+        log.info("%s is finished already", out)
+        return dataset
+    _begin(work, plan, fingerprint, out)
+    names = list(plan)
+    steps = [_Read(source, work, names), _Process(list(stages), out, names), _Write(out, names, image_suffix)]
+    with _progress(work, names):
+        _run_tasks(steps, len(names), options.workers, work / "datatrove")
+    facts = {"recipe": recipe, "config": options.facts(), "image": image_suffix, "mask": mask, "plan_sha256": fingerprint}
+    _finish(source, out, names, facts)
+    return Dataset.open(out)
+
+
+# --- plan -----------------------------------------------------------------------------------------------------------------
+
+
+def _plan(entries: list[Entry], options: BuildOptions) -> dict[str, bytes]:
+    """Shard name to its entries, a JSON line each. Entries are mixed by a hash of (seed, id), so a shard is a fair sample of its
+    split in whatever order the source lists them."""
+    seed, per_shard = options.seed, options.samples_per_shard
+    entries = sorted(entries, key=lambda entry: (_hash_fraction(f"{seed}/order/{entry.id}"), entry.id))[: options.limit]
+    by_split: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_split.setdefault(entry.split or _hashed_split(entry.id, options), []).append(entry)
+    plan: dict[str, bytes] = {}
+    for split in sorted(by_split, key=_split_rank):
+        chosen = by_split[split]
+        num_shards = -(-len(chosen) // per_shard)
+        for index in range(num_shards):
+            part = chosen[index * len(chosen) // num_shards : (index + 1) * len(chosen) // num_shards]
+            plan[f"{split}-{index:05d}"] = "".join(json.dumps(asdict(entry)) + "\n" for entry in part).encode()
+    return plan
+
+
+def _hashed_split(entry_id: str, options: BuildOptions) -> str:
+    match = re.search(options.group_by, entry_id) if options.group_by else None
+    group = entry_id if match is None else match.group(1) if match.groups() else match.group()
+    place = _hash_fraction(f"{options.seed}/split/{group}")
+    return "test" if place < options.test else "val" if place < options.test + options.val else "train"
+
+
+def _describe_plan(source: Source, plan: dict[str, bytes], out: Path) -> None:
+    samples: Counter[str] = Counter()
+    for name, lines in plan.items():
+        samples[name.rpartition("-")[0]] += lines.count(b"\n")
+    counts = ", ".join(f"{split} {count}" for split, count in samples.items())
+    log.info("%s: would read %d images (%s) into %d shards under %s", source.name, samples.total(), counts, len(plan), out)
+
+
+def _begin(work: Path, plan: dict[str, bytes], fingerprint: str, out: Path) -> None:
+    """Write the plan down, or find that a killed build wrote the same one."""
+    mark = work / "fingerprint"
+    if mark.exists():
+        _check_same(mark.read_text(), fingerprint, out)
+        return
+    for name, content in plan.items():
+        write_atomically(work / "plan" / f"{name}.jsonl", content)
+    write_atomically(mark, fingerprint.encode())
+
+
+def _check_same(found: str | None, fingerprint: str, out: Path) -> None:
+    if found != fingerprint:
+        raise DataError(
+            f"{out} was built from another source or with other options. "
+            "Go on with the same ones, give another --out, or remove that folder."
+        )
+
+
+def _fingerprint(config: dict[str, Any], plan: dict[str, bytes]) -> str:
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, content in plan.items():
+        digest.update(name.encode() + content)
+    return digest.hexdigest()
+
+
+def _split_rank(split: str) -> tuple[int, str]:
+    return (_SPLIT_ORDER.index(split) if split in _SPLIT_ORDER else len(_SPLIT_ORDER), split)
+
+
+def _hash_fraction(text: str) -> float:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
+
+
+# --- map: one task a shard --------------------------------------------------------------------------------------------------
+
+
+class _Read(PipelineStep):
+    type, name = "rsvl", "read"
+
+    def __init__(self, source: Source, work: Path, names: list[str]):
+        super().__init__()
+        self.source, self.work, self.names = source, work, names
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Outcome]:
+        split = self.names[rank].rpartition("-")[0]
+        with open(self.work / "plan" / f"{self.names[rank]}.jsonl") as lines:
+            for line in lines:
+                outcome = self.source.read(Entry(**json.loads(line)))
+                if isinstance(outcome, Sample):
+                    outcome.provenance.split = split
+                yield outcome
+
+
+class _Process(PipelineStep):
+    """Runs the stages and leaves beside the plan what they counted and dropped."""
+
+    type, name = "rsvl", "stages"
+
+    def __init__(self, stages: list[Stage], out: Path, names: list[str]):
+        super().__init__()
+        self.stages, self.out, self.names = stages, out, names
+
+    def run(self, data: Iterable[Outcome], rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
+        dropped: list[dict[str, Any]] = []
+        stream, tallies = run_stages(data, self.stages, lambda stage, drop: dropped.append({"stage": stage, **asdict(drop)}))
+        yield from stream
+        name = self.names[rank]
+        counts = [{**tally.to_manifest(), "seconds": tally.seconds} for tally in tallies]
+        write_atomically(self.out / ".build" / "counts" / f"{name}.json", json.dumps(counts).encode())
+        if dropped:
+            sink = pa.BufferOutputStream()
+            pq.write_table(pa.Table.from_pylist(dropped, schema=_DROPPED_SCHEMA), sink)
+            write_atomically(self.out / "dropped" / f"{name}.parquet", sink.getvalue().to_pybytes())
+
+
+class _Write(PipelineStep):
+    type, name = "rsvl", "write"
+
+    def __init__(self, out: Path, names: list[str], image_suffix: str):
+        super().__init__()
+        self.out, self.names, self.image_suffix = out, names, image_suffix
+
+    def run(self, data: Iterable[Sample], rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
+        name = self.names[rank]
+        facts: dict[str, Counter[str]] = {"languages": Counter(), "licences": Counter()}
+
+        def watched() -> Iterator[Sample]:
+            for sample in data:
+                facts["languages"].update({caption.lang for caption in sample.captions})
+                facts["licences"].update([sample.provenance.licence] if sample.provenance.licence else [])
+                yield sample
+
+        line = write_shard(self.out / "data", name, watched(), image_suffix=self.image_suffix)
+        info = {"shard": line, **{fact: sorted(seen) for fact, seen in facts.items()}}
+        write_atomically(self.out / ".build" / "shards" / f"{name}.json", json.dumps(info).encode())
+        yield from ()
+
+
+class _QuietLocalExecutor(LocalPipelineExecutor):
+    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
+        loguru.logger.enable("datatrove")
+        try:
+            return super()._run_for_rank(rank, local_rank=1)  # any local rank but the first logs to its file alone
+        finally:
+            loguru.logger.disable("datatrove")  # what follows in this process would go to the terminal
+
+
+def _run_tasks(steps: list[PipelineStep], tasks: int, workers: int, logging_dir: Path) -> None:
+    """The only place that knows an executor."""
+    loguru.logger.disable("datatrove")
+    try:
+        _QuietLocalExecutor(steps, tasks=tasks, workers=min(workers, tasks), logging_dir=str(logging_dir)).run()
+    finally:
+        loguru.logger.enable("datatrove")
+
+
+@contextmanager
+def _progress(work: Path, names: list[str]) -> Iterator[None]:
+    """A bar of finished shards, moved by looking at the folder: it works for any executor."""
+    columns = (TextColumn("building"), BarColumn(), MofNCompleteColumn(), TextColumn("shards"), TimeRemainingColumn())
+    done = threading.Event()
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task("build", total=len(names))
+
+        def watch() -> None:
+            while not done.wait(0.5):
+                bar.update(task, completed=sum((work / "shards" / f"{name}.json").exists() for name in names))
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+
+# --- finish -----------------------------------------------------------------------------------------------------------------
+
+
+def _finish(source: Source, out: Path, names: list[str], facts: dict[str, Any]) -> None:
+    work = out / ".build"
+    infos = [json.loads((work / "shards" / f"{name}.json").read_text()) for name in names]
+    tallies = _sum_tallies([json.loads((work / "counts" / f"{name}.json").read_text()) for name in names])
+    shards = [{**info["shard"], "split": name.rpartition("-")[0]} for name, info in zip(names, infos) if info["shard"]]
+    if not shards:
+        shutil.rmtree(work)
+        raise DataError(f"{source.name}: nothing is left to write. Dropped: {_describe_drops(tallies)}. Details: {out / 'dropped'}")
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "name": source.name,
+        "note": source.note,
+        "code": code_version(),
+        **facts,
+        "languages": sorted({language for info in infos for language in info["languages"]}),
+        "licences": sorted({licence for info in infos for licence in info["licences"]}),
+        "splits": _count_splits(shards),
+        "stages": [tally.to_manifest() for tally in tallies],
+        "shards": shards,
+    }
+    _check_unique_keys(out, shards)
+    sizes = json.dumps({f"{shard['name']}.tar": shard["samples"] for shard in shards}, indent=1).encode()
+    timings = {tally.name: round(tally.seconds, 3) for tally in tallies}
+    write_atomically(out / "sizes.json", sizes)
+    write_atomically(out / "data" / "sizes.json", sizes)  # open_clip looks for it beside the tars
+    write_atomically(out / "README.md", dataset_readme(manifest).encode())
+    write_atomically(out / "timings.json", json.dumps(timings, indent=1).encode())  # apart: the manifest of equal builds is equal
+    write_atomically(out / "manifest.json", json.dumps(manifest, indent=1).encode())
+    shutil.rmtree(work)
+
+
+def _count_splits(shards: list[dict[str, Any]]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for shard in shards:
+        counts[shard["split"]] += shard["samples"]
+    return {split: counts[split] for split in sorted(counts, key=_split_rank)}
+
+
+def _check_unique_keys(out: Path, shards: list[dict[str, Any]]) -> None:
+    home: dict[str, str] = {}
+    for shard in shards:
+        for key in pq.read_table(out / "data" / f"{shard['name']}.parquet", columns=["key"])["key"].to_pylist():
+            if key in home:
+                raise DataError(f"key {key} occurs in {home[key]} and in {shard['name']}: the source names one picture twice under one id")
+            home[key] = shard["name"]
+
+
+def _describe_drops(tallies: list[Tally]) -> str:
+    reasons = sum((tally.dropped for tally in tallies), Counter())
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "nothing"
+
+
+def _sum_tallies(counts: list[list[dict[str, Any]]]) -> list[Tally]:
+    total = [Tally(stage["name"]) for stage in counts[0]]
+    for shard in counts:
+        for tally, stage in zip(total, shard, strict=True):
+            tally.seen += stage["in"]
+            tally.kept += stage["kept"]
+            tally.dropped.update(stage["dropped"])
+            tally.seconds += stage["seconds"]
+    return total

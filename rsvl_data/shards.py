@@ -1,0 +1,309 @@
+"""Tar shards with their sidecars: written atomically, read at random, checked to the byte.
+
+    data/train-00000.tar      members of one sample adjacent: KEY.jpg, KEY.json, KEY.txt (and KEY.mask.png)
+    data/train-00000.idx      where every member lies, in the text form of NVIDIA DALI's `wds2idx` (version v1.2)
+    data/train-00000.parquet  one row a sample; written last, so a shard exists when its parquet exists
+
+Tars are plain ustar without times or owners: equal samples make equal bytes.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rsvl_data.errors import CorruptShard, DataError
+from rsvl_data.sample import Sample
+
+INDEX_VERSION = "v1.2"
+_BLOCK = tarfile.BLOCKSIZE
+
+# img2dataset's column names where it has the column; https://github.com/rom1504/img2dataset#file-format
+PARQUET_SCHEMA = pa.schema(
+    {
+        "key": pa.string(),
+        "caption": pa.string(),
+        "captions": pa.list_(pa.string()),
+        "caption_langs": pa.list_(pa.string()),
+        "caption_kinds": pa.list_(pa.string()),
+        "label": pa.string(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "sha256": pa.string(),
+        "phash": pa.string(),
+        "num_regions": pa.int32(),
+        "lon": pa.float64(),
+        "lat": pa.float64(),
+        "crs": pa.string(),
+        "gsd_m": pa.float64(),
+        "acquired": pa.string(),
+        "platform": pa.string(),
+        "sensor": pa.string(),
+        "country": pa.string(),
+        "season": pa.string(),
+        "source": pa.string(),
+        "split": pa.string(),
+        "original_id": pa.string(),
+        "url": pa.string(),
+        "licence": pa.string(),
+        "attribution": pa.string(),
+        "scores": pa.map_(pa.string(), pa.float64()),
+        "member_crc32": pa.list_(pa.uint32()),  # of every member, in the order of the tar: finds the byte that turned
+    }
+)
+
+
+def parquet_row(sample: Sample, members: dict[str, bytes]) -> dict[str, Any]:
+    geo = sample.geo.model_dump() if sample.geo else {}
+    provenance = sample.provenance
+    return {
+        **{name: geo.get(name) for name in ("lon", "lat", "crs", "gsd_m", "acquired", "platform", "sensor", "country", "season")},
+        **{name: getattr(provenance, name) for name in ("split", "original_id", "url", "licence", "attribution")},
+        **{name: getattr(sample, name) for name in ("key", "label", "width", "height", "sha256", "phash")},
+        "source": provenance.dataset,
+        "caption": sample.captions[0].text if sample.captions else None,
+        "captions": [caption.text for caption in sample.captions],
+        "caption_langs": [caption.lang for caption in sample.captions],
+        "caption_kinds": [caption.kind for caption in sample.captions],
+        "num_regions": len(sample.regions),
+        "scores": sorted(sample.scores.items()),
+        "member_crc32": [zlib.crc32(content) for content in members.values()],
+    }
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Readers see the old file or the new one, never a part of it; the bytes are on the disk before the name is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _Aside(path) as file:
+        file.write(content)
+
+
+class _Aside:
+    """A file under a temporary name that takes its real name when the block ends without an error."""
+
+    def __init__(self, path: Path):
+        self.path, self.temporary = path, path.with_name(path.name + ".tmp")
+
+    def __enter__(self) -> IO[bytes]:
+        self.file = open(self.temporary, "wb")
+        return self.file
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self.file.flush()
+                os.fsync(self.file.fileno())
+        finally:
+            self.file.close()
+            if kind is not None:
+                self.temporary.unlink(missing_ok=True)
+        if kind is None:
+            self.temporary.replace(self.path)
+
+
+@dataclass(frozen=True)
+class Member:
+    suffix: str
+    offset: int
+    size: int
+    name: str
+
+
+def write_shard(folder: Path, name: str, samples: Iterator[Sample], *, image_suffix: str = "jpg") -> dict[str, Any] | None:
+    """Write `name`.tar, .idx and .parquet under `folder` and return the shard's line for the manifest; None, and no file, for no samples.
+
+    Raises DataError for a sample whose key repeats or whose members differ from those of the first.
+    An OSError (a full disk) leaves no half-written file under a real name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    members: list[list[Member]] = []
+    rows: list[dict[str, Any]] = []
+    keys: set[str] = set()
+    suffixes: list[str] | None = None
+    path = folder / f"{name}.tar"
+    with _Aside(path) as file:
+        for sample in samples:
+            contents = _members(sample, image_suffix)
+            suffixes = suffixes or list(contents)
+            if list(contents) != suffixes:
+                raise DataError(f"sample {sample.key} has members {list(contents)}, but shard {name} began with {suffixes}")
+            if sample.key in keys:
+                raise DataError(f"key {sample.key} occurs twice in shard {name}")
+            keys.add(sample.key)
+            members.append([_append(file, f"{sample.key}.{suffix}", content) for suffix, content in contents.items()])
+            rows.append(parquet_row(sample, contents))
+        if rows:
+            file.write(bytes(2 * _BLOCK))  # the end mark of a tar
+    if not rows:
+        path.unlink()
+        return None
+    write_atomically(folder / f"{name}.idx", _format_index(members))
+    parquet = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=PARQUET_SCHEMA), parquet)
+    write_atomically(folder / f"{name}.parquet", parquet.getvalue())
+    return {
+        "name": name,
+        "samples": len(rows),
+        "bytes": path.stat().st_size,
+        "sha256": file_sha256(path),
+        "idx_sha256": file_sha256(path.with_suffix(".idx")),
+        "parquet_sha256": file_sha256(path.with_suffix(".parquet")),
+    }
+
+
+def _members(sample: Sample, image_suffix: str) -> dict[str, bytes]:
+    default_caption = sample.captions[0].text if sample.captions else ""
+    members = {image_suffix: sample.image, "json": sample.to_json().encode(), "txt": default_caption.encode()}
+    if sample.mask is not None:
+        members["mask.png"] = sample.mask
+    return members
+
+
+def _append(file: IO[bytes], name: str, content: bytes) -> Member:
+    file.write(tar_header(name, len(content)))
+    offset = file.tell()
+    file.write(content)
+    file.write(bytes(-len(content) % _BLOCK))
+    return Member(name.split(".", 1)[1], offset, len(content), name)
+
+
+def tar_header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)  # its defaults hold no time, no owner, mode 644
+    info.size = size
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def _format_index(members: list[list[Member]]) -> bytes:
+    lines = [f"{INDEX_VERSION} {len(members)}"]
+    lines += [" ".join(f"{m.suffix} {m.offset} {m.size} {m.name}" for m in sample) for sample in members]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Shard:
+    """Random access to one tar through its index. Safe to hand to worker processes: the file is opened on first use."""
+
+    def __init__(self, tar: Path):
+        self.tar = tar
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"tar": self.tar}
+
+    @cached_property
+    def members(self) -> list[list[Member]]:
+        path = self.tar.with_suffix(".idx")
+        try:
+            header, *lines = path.read_text().splitlines()
+            version, count = header.split()
+            samples = [_parse_index_line(line) for line in lines]
+        except (OSError, ValueError, UnicodeDecodeError) as error:
+            raise CorruptShard(f"{path} cannot be read as an index ({error}). Build the dataset again.") from error
+        if version != INDEX_VERSION or int(count) != len(samples):
+            raise CorruptShard(f"{path} says {header!r} but lists {len(samples)} samples; expected version {INDEX_VERSION}.")
+        return samples
+
+    @cached_property
+    def _file(self) -> int:
+        return os.open(self.tar, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if "_file" in self.__dict__:
+            os.close(self._file)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def read(self, index: int, *suffixes: str) -> dict[str, bytes]:
+        """Members of sample `index` by suffix; all of them when none is named.
+
+        Raises CorruptShard, naming the shard, for a member that is absent or cut.
+        """
+        found = {m.suffix: m for m in self.members[index]}
+        contents = {}
+        for suffix in suffixes or found:
+            if suffix not in found:
+                raise CorruptShard(f"{self.tar}: sample {index} has no member .{suffix}; it has {', '.join(found)}")
+            member = found[suffix]
+            contents[suffix] = os.pread(self._file, member.size, member.offset)
+            if len(contents[suffix]) != member.size:
+                raise CorruptShard(f"{self.tar}: member {member.name} is cut after {len(contents[suffix])} of {member.size} bytes")
+        return contents
+
+    def sample(self, index: int) -> Sample:
+        members = self.read(index)
+        image = next(content for suffix, content in members.items() if suffix not in ("json", "txt", "mask.png"))
+        try:
+            return Sample.from_json(members["json"], image=image, mask=members.get("mask.png"))
+        except (KeyError, ValueError) as error:
+            raise CorruptShard(f"{self.tar}: sample {index} has no sound record: {error}") from error
+
+
+def _parse_index_line(line: str) -> list[Member]:
+    words = line.split(" ")
+    return [Member(words[i], int(words[i + 1]), int(words[i + 2]), words[i + 3]) for i in range(0, len(words), 4)]
+
+
+class Dataset:
+    """A dataset folder as written by `rsvl_data.pipeline.build`."""
+
+    def __init__(self, root: Path, manifest: dict[str, Any]):
+        self.root, self.manifest = root, manifest
+
+    @classmethod
+    def open(cls, root: Path) -> Self:
+        """Raises DataError when `root` holds no finished dataset."""
+        path = Path(root) / "manifest.json"
+        try:
+            manifest = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise DataError(
+                f"{root} is not a finished dataset: it has no manifest.json. "
+                "Build one with `rsvl run data/import --source YOUR_FOLDER --out DATASET`."
+            ) from None
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        return cls(Path(root), manifest)
+
+    @property
+    def name(self) -> str:
+        return self.manifest["name"]
+
+    @property
+    def note(self) -> str | None:
+        """A sentence that must stand beside every number measured on these data, such as that the scenes are procedural."""
+        return self.manifest.get("note")
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Samples by split, in the order train, val, test, then others."""
+        return self.manifest["splits"]
+
+    def shards(self, split: str) -> list[Shard]:
+        """Raises DataError for a split the dataset does not have."""
+        if split not in self.splits:
+            raise DataError(f"{self.root} has no split {split!r}; it has {', '.join(self.splits)}")
+        return [Shard(self.root / "data" / f"{s['name']}.tar") for s in self.manifest["shards"] if s["split"] == split]
+
+    def table(self, split: str, columns: list[str] | None = None) -> pa.Table:
+        """The parquet rows of a split, in shard order."""
+        paths = [shard.tar.with_suffix(".parquet") for shard in self.shards(split)]
+        return pa.concat_tables([pq.read_table(path, columns=columns) for path in paths])
+
+    def samples(self, split: str) -> Iterator[Sample]:
+        for shard in self.shards(split):
+            for index in range(len(shard)):
+                yield shard.sample(index)

@@ -1,0 +1,1 @@
+"""A dual encoder and its training."""

@@ -1,0 +1,134 @@
+"""A dual encoder: an open_clip model with its tokenizer, its preprocessing and its identity in one hand."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from copy import deepcopy
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Self
+
+import open_clip
+import safetensors.torch
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from rsvl_data.errors import DataError, OptionError
+from rsvl_data.transforms import Preprocess
+
+CONFIG_FOLDER = Path(__file__).parent / "model_configs"
+_EXPORT_CONFIG, _EXPORT_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+
+
+class DualEncoder(nn.Module):
+    """An image tower and a text tower that share an embedding space.
+
+    name        what it was loaded as
+    config      open_clip's `model_cfg`: enough to build the same architecture again
+    model       the open_clip model itself, unchanged
+    tokenizer   texts to token ids [b, l]
+    preprocess  stored image to model input
+    """
+
+    def __init__(self, name: str, config: dict[str, Any], model: nn.Module, tokenizer: Any, preprocess: Preprocess):
+        super().__init__()
+        self.name, self.config, self.model, self.tokenizer, self.preprocess = name, config, model, tokenizer, preprocess
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.logit_scale.device
+
+    def encode_image(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Unit vectors of decoded, resized, not yet normalised images (grey levels 0-255)."""
+        return self.model.encode_image(self.preprocess.normalize(images.to(self.device)), normalize=True)
+
+    def encode_tokens(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b d"]:
+        """Unit vectors of token ids."""
+        return self.model.encode_text(tokens.to(self.device), normalize=True)
+
+    def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "b d"]:
+        """Unit vectors of texts; what is longer than the text tower's context is cut by the tokenizer."""
+        return self.encode_tokens(self.tokenizer(list(texts)))
+
+    def weights_sha256(self) -> str:
+        """The identity of the weights: names, shapes, types and values, whatever file they came from."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def export(self, folder: Path) -> None:
+        """Write the folder that `open_clip.create_model_and_transforms("local-dir:...")` reads, weights as safetensors."""
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"model_cfg": self.config, "preprocess_cfg": self.preprocess.to_open_clip()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        aside = folder / (_EXPORT_WEIGHTS + ".tmp")
+        safetensors.torch.save_file(tensors, aside)
+        aside.replace(folder / _EXPORT_WEIGHTS)
+        if hasattr(self.tokenizer, "save_pretrained"):
+            self.tokenizer.save_pretrained(folder)
+        (folder / _EXPORT_CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, name: str, device: str | torch.device = "cpu") -> Self:
+        """Anything that names a dual encoder.
+
+        ViT-B-16               an open_clip architecture, or one of `rsvl_pretrain/model_configs`, with fresh weights
+        ViT-B-16,laion2b_...   the same with the weights of that tag, as CLIP_benchmark's model lists write it
+        hf-hub:org/name        a Hub repository in open_clip's layout
+        local-dir:PATH         a folder in that layout; a run folder of ours means its `export`
+
+        Raises OptionError for a name nobody knows, DataError for weights that do not fit.
+        """
+        folder = Path(name.removeprefix("local-dir:"))
+        if (folder / "export" / _EXPORT_CONFIG).is_file():
+            folder = folder / "export"
+        if (folder / _EXPORT_CONFIG).is_file():
+            source, tag = f"local-dir:{folder}", None
+        elif name.startswith(("hf-hub:", "local-dir:")):
+            source, tag = name, None
+        else:
+            source, _, tag = name.partition(",")
+            _check_architecture(source)
+        try:
+            model = open_clip.create_model(source, pretrained=tag or None, device=device)
+        except (RuntimeError, FileNotFoundError, ValueError) as error:
+            raise DataError(f"{name} cannot be loaded as an open_clip model: {error}") from error
+        _refuse_non_finite(name, model)
+        preprocess = Preprocess.from_open_clip(open_clip.get_model_preprocess_cfg(model))
+        return cls(name, _architecture(source), model, open_clip.get_tokenizer(source), preprocess)
+
+
+def _check_architecture(name: str) -> None:
+    open_clip.add_model_config(CONFIG_FOLDER)
+    known = open_clip.list_models()
+    if name not in known:
+        close = get_close_matches(name, known, n=3, cutoff=0.5)
+        ours = ", ".join(sorted(path.stem for path in CONFIG_FOLDER.glob("*.json")))
+        raise OptionError(
+            f"no model is called {name!r}"
+            + (f"; did you mean {' or '.join(close)}?" if close else ".")
+            + f" Allowed: a folder with open_clip_config.json, a run folder, hf-hub:org/name, ours ({ours}), "
+            "or an open_clip architecture (`python -c 'import open_clip; print(open_clip.list_models())'`)."
+        )
+
+
+def _architecture(source: str) -> dict[str, Any]:
+    """open_clip's `model_cfg` of a name with or without a scheme."""
+    scheme, _, identifier = source.rpartition(":")
+    if scheme == "local-dir":
+        return json.loads((Path(identifier) / _EXPORT_CONFIG).read_text())["model_cfg"]
+    if scheme == "hf-hub":
+        from open_clip.factory import _get_hf_config  # the only reader of a Hub configuration open_clip has
+
+        return _get_hf_config(identifier)["model_cfg"]
+    return deepcopy(open_clip.get_model_config(source))
+
+
+def _refuse_non_finite(name: str, model: nn.Module) -> None:
+    bad = [key for key, tensor in model.state_dict().items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+    # open_clip's causal mask is a buffer of -inf by design; it is not persistent and so not among these
+    if bad:
+        raise DataError(f"{name}: the weights hold NaN or infinity in {', '.join(bad[:3])} ({len(bad)} tensors). Refused.")

@@ -1,0 +1,203 @@
+"""The loop: batches in, a run folder out.
+
+    RUN/metrics.jsonl   one line a step
+    RUN/checkpoints/    see checkpoint.py
+    RUN/export/         the trained model in open_clip's layout
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration, set_seed
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rsvl_data.errors import DataError, OptionError
+from rsvl_data.loader import Batch, LoaderConfig, train_batches
+from rsvl_data.shards import Dataset, write_atomically
+from rsvl_pretrain.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from rsvl_pretrain.model import DualEncoder
+from rsvl_pretrain.objectives import ClipObjective
+from rsvl_pretrain.optim import OptimConfig, learning_rate, make_optimizer
+
+MAX_LOGIT_SCALE = math.log(100)  # CLIP, arXiv:2103.00020, section 2.5
+Evaluator = Callable[[DualEncoder], Mapping[str, float]]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    steps: int = 1000
+    """optimizer steps in all"""
+    precision: Literal["fp32", "amp_bf16"] = "fp32"
+    """of the forward pass; weights and losses stay in fp32"""
+    save_every: int = 200
+    """steps between checkpoints; the last step is always saved"""
+    keep: int = 2
+    """newest checkpoints that stay"""
+    eval_every: int = 0
+    """steps between evaluations on val; 0 never"""
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """besides metrics.jsonl: any name accelerate knows"""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.save_every < 1 or self.keep < 1:
+            raise OptionError("--train.steps, --train.save-every and --train.keep must be 1 or more")
+
+
+def train(
+    objective: ClipObjective,
+    dataset: Dataset,
+    out: Path,
+    *,
+    config: TrainConfig,
+    optim: OptimConfig,
+    loader: LoaderConfig,
+    seed: int = 0,
+    resume: str | None = None,
+    evaluators: Mapping[str, Evaluator] | None = None,
+    split: str = "train",
+) -> DualEncoder:
+    """Train the encoder of `objective` and return it; its export lies in `out`/export.
+
+    A run that was killed ends, when resumed, with the same weights bit for bit on a CPU. `evaluators` answer named numbers for the
+    encoder as it is; they are called every `config.eval_every` steps and cannot change the run.
+    """
+    optim = replace(optim, warmup=min(optim.warmup, max(config.steps // 10, 1)))
+    set_seed(seed)
+    accelerator = _make_accelerator(config, out)
+    model, optimizer = accelerator.prepare(objective, make_optimizer(objective, optim))
+    encoder = objective.encoder
+    identity = {"dataset": dataset.manifest["plan_sha256"], "model": encoder.config, "seed": seed, "steps": config.steps}
+    identity |= {"optim": asdict(optim), "batch_size": loader.batch_size, "precision": config.precision}
+    checkpoint = find_checkpoint(out, resume)
+    done = load_checkpoint(accelerator, checkpoint, json.loads(json.dumps(identity))) if checkpoint else 0
+    metrics = _Metrics(accelerator, out / "metrics.jsonl", done, config.steps)
+    batches = train_batches(
+        dataset,
+        split,
+        encoder.preprocess,
+        encoder.tokenizer,
+        loader,
+        start_step=done,
+        num_steps=config.steps - done,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
+    with metrics:
+        clock = time.perf_counter()
+        for batch in batches:
+            data_wait_s = time.perf_counter() - clock
+            lr = learning_rate(batch.step, optim, config.steps)
+            values = _train_step(accelerator, model, optimizer, encoder, batch, lr, optim.grad_clip_norm)
+            step_s = time.perf_counter() - clock
+            timing = {"samples_per_s": loader.batch_size / step_s, "data_wait_s": data_wait_s}
+            done = batch.step + 1
+            metrics.write(done, {**values, **timing, "epoch": batch.epoch, "samples_seen": done * loader.batch_size})
+            if evaluators and config.eval_every and (done % config.eval_every == 0 or done == config.steps):
+                metrics.write(done, _evaluate(encoder, evaluators))
+            if done % config.save_every == 0 or done == config.steps:
+                save_checkpoint(accelerator, out, done, identity, config.keep)
+            clock = time.perf_counter()
+    if accelerator.is_main_process:
+        encoder.export(out / "export")
+    accelerator.end_training()
+    return encoder
+
+
+def _make_accelerator(config: TrainConfig, out: Path) -> Accelerator:
+    accelerator = Accelerator(
+        mixed_precision={"fp32": "no", "amp_bf16": "bf16"}[config.precision],
+        log_with=list(config.trackers),
+        project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "tracking")),
+    )
+    if config.trackers:
+        accelerator.init_trackers("rsvl")
+    return accelerator
+
+
+def _train_step(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    encoder: DualEncoder,
+    batch: Batch,
+    lr: float,
+    grad_clip_norm: float | None,
+) -> dict[str, float]:
+    """One optimizer step. A loss or gradient that is not finite stops before the weights change."""
+    model.train()
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    losses = model(batch)
+    total = sum(losses.values())
+    _check_finite("loss", total.item(), batch)
+    accelerator.backward(total)
+    norm = accelerator.clip_grad_norm_(model.parameters(), grad_clip_norm or math.inf).item()
+    _check_finite("gradient norm", norm, batch)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        encoder.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+    values = {f"loss/{name}": value.item() for name, value in losses.items()}
+    return {**values, "loss/total": total.item(), "grad_norm": norm, "lr": lr, "logit_scale": encoder.model.logit_scale.exp().item()}
+
+
+def _check_finite(what: str, value: float, batch: Batch) -> None:
+    if not math.isfinite(value):
+        raise DataError(
+            f"the {what} became {value} at step {batch.step}; the weights were not changed. Samples of the batch: "
+            f"{', '.join(batch.keys[:8])}{', ...' if len(batch.keys) > 8 else ''}. Lower --optim.lr or look at these samples."
+        )
+
+
+def _evaluate(encoder: DualEncoder, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
+    """Leaves mode and random state as they were, so a run with evaluations equals one without."""
+    with torch.random.fork_rng(), torch.inference_mode():
+        was_training = encoder.training
+        encoder.eval()
+        values = {f"{prefix}/{name}": value for prefix, run in evaluators.items() for name, value in run(encoder).items()}
+        encoder.train(was_training)
+    return values
+
+
+class _Metrics:
+    """metrics.jsonl, the trackers and the progress bar. A resumed run drops the lines after its checkpoint first."""
+
+    def __init__(self, accelerator: Accelerator, path: Path, done: int, steps: int):
+        self.accelerator, self.path = accelerator, path
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        self.bar = Progress(*columns, disable=not accelerator.is_main_process, transient=True)
+        self.task = self.bar.add_task("", total=steps, completed=done)
+        if accelerator.is_main_process:
+            lines = path.read_text().splitlines(keepends=True) if path.exists() and done else []
+            write_atomically(path, "".join(line for line in lines if _step_of(line) <= done).encode())
+
+    def __enter__(self) -> None:
+        self.bar.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+        self.accelerator.log(dict(values), step=step)
+        shown = f"loss {values['loss/total']:.3f} {values['samples_per_s']:.0f} samples/s" if "loss/total" in values else None
+        self.bar.update(self.task, completed=step, description=shown)
+
+
+def _step_of(line: str) -> float:
+    """Infinity for a line that a kill cut short."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return math.inf
