@@ -1,0 +1,1 @@
+"""Pages about models and data, with numbers that come from result files alone."""

@@ -1,7 +1,7 @@
 """How far a number would move with other data: percentile intervals from seeded resampling, for one model or for a pair.
 
-What is resampled is a unit: an image of a classification set, an image with all its captions of a retrieval set. A statistic is told
-how often each unit was drawn, so every statistic of one call, and both models of a pair, see the same draws.
+What is resampled is a unit: an image of a classification set, an image with all its captions of a retrieval set. A statistic is
+told how often each unit was drawn, so every statistic of one call, and both models of a pair, see the same draws.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 # Given how often each of the n units was drawn in each of b resamples (every row sums to n), the value in each resample.
 Statistic = Callable[[Float[np.ndarray, "b n"]], Float[np.ndarray, "b"]]
 
-_CHUNK_DRAWS = 2**21  # units drawn at once: 16 MiB as float64
+_CHUNK_DRAWS = 2**20  # units drawn at once: 8 MiB as float64
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,16 @@ class Difference(Interval):
     p_value: float
 
 
-def share(values: Float[np.ndarray, "q"], sizes: Float[np.ndarray, "q"] | None = None, unit: Int[np.ndarray, "q"] | None = None) -> Statistic:
+def share(
+    values: Float[np.ndarray, "q"], sizes: Float[np.ndarray, "q"] | None = None, unit: Int[np.ndarray, "q"] | None = None
+) -> Statistic:
     """Sum of `values` over sum of `sizes` (1 each unless given): accuracy when `values` are 0 and 1.
 
-    `unit[j]` is the unit that value j comes and goes with; without it, value j is unit j.
+    `unit[j]` is the unit that value j comes and goes with; without it, value j is unit j. Every unit needs a value: ValueError.
     """
     sizes = np.ones(len(values)) if sizes is None else sizes
     if unit is not None:
+        _refuse_units_without_values(unit)
         values, sizes = np.bincount(unit, weights=values), np.bincount(unit, weights=sizes)
     return lambda drawn: (drawn @ values) / (drawn @ sizes)
 
@@ -52,6 +55,7 @@ def class_mean(values: Float[np.ndarray, "n"], labels: Int[np.ndarray, "n"]) -> 
 
 def median(values: Float[np.ndarray, "q"], unit: Int[np.ndarray, "q"]) -> Statistic:
     """Median of the values of all units drawn, between the two middle ones when their number is even."""
+    _refuse_units_without_values(unit)
     order = np.argsort(values, kind="stable")
     ordered, unit_in_order = values[order], unit[order]
 
@@ -63,6 +67,13 @@ def median(values: Float[np.ndarray, "q"], unit: Int[np.ndarray, "q"]) -> Statis
         return (ordered[lower] + ordered[upper]) / 2
 
     return of
+
+
+def _refuse_units_without_values(unit: Int[np.ndarray, "q"]) -> None:
+    """A resample of such units only would be a statistic of nothing."""
+    missing = np.flatnonzero(np.bincount(unit) == 0)
+    if len(missing):
+        raise ValueError(f"each unit needs a value, but none belongs to unit {missing[0]} ({len(missing)} such units)")
 
 
 def mean_of(*statistics: Statistic) -> Statistic:
@@ -80,10 +91,8 @@ def intervals(
 ) -> dict[str, Interval]:
     """Percentile interval of every statistic; `strata` keeps the number of units drawn from each stratum as it is in the data."""
     resampled = _resample(statistics, num_units, num_bootstrap, seed, strata)
-    everything = np.ones((1, num_units))
-    return {
-        name: Interval(float(statistic(everything)[0]), *_middle(resampled[name], level)) for name, statistic in statistics.items()
-    }
+    once = np.ones((1, num_units))
+    return {name: Interval(float(of(once)[0]), *_middle(resampled[name], level)) for name, of in statistics.items()}
 
 
 def paired_difference(

@@ -1,7 +1,7 @@
 """A split of a dataset and a list of texts, as an encoder sees them: unit vectors in the order of the data."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -45,11 +45,13 @@ def no_progress(done: int, total: int) -> None:
 
 
 def rows_of_split(dataset: Dataset, split: str, columns: Sequence[str], limit: int | None = None) -> list[dict[str, Any]]:
-    """Parquet rows in the order of the shards, the first `limit` of them. Raises DataError for a split that is absent or empty."""
+    """Parquet rows in the order of the shards, the first `limit` of them. DataError for a split that is absent or empty."""
     shards = dataset.shards(split)
     rows = dataset.table(split, list(columns)).slice(0, limit).to_pylist() if shards else []
     if not rows:
-        raise DataError(f"{dataset.root}: there is no sample to evaluate in split {split!r} (limit {limit}); samples by split: {dataset.splits}")
+        raise DataError(
+            f"{dataset.root}: split {split!r} has no sample to evaluate (limit {limit}); samples by split: {dataset.splits}"
+        )
     return rows
 
 
@@ -70,14 +72,14 @@ def embed_images(
     `workers` threads read and decode ahead while the encoder runs. `precision` bf16 runs the towers under autocast.
     Raises DataError naming the sample that cannot be decoded.
     """
-    total = len(rows_of_split(dataset, split, ["key"], limit))
-    images = islice(_stored_images(dataset, split), total)
+    keys = [row["key"] for row in rows_of_split(dataset, split, ["key"], limit)]
     parts: list[Tensor] = []
     with ThreadPoolExecutor(workers) as pool, _measuring(encoder, precision):
-        decoded = _ahead(pool, lambda named: _decode(encoder.preprocess, *named, engine), images, depth=2 * batch_size)
+        stored = _stored_images(dataset, split, keys)
+        decoded = _ahead(pool, lambda item: _decode(encoder.preprocess, item, engine), stored, depth=2 * batch_size)
         while batch := list(islice(decoded, batch_size)):
             parts.append(_unit_float(encoder.encode_image(torch.stack(batch))))
-            progress(min(len(parts) * batch_size, total), total)
+            progress(min(len(parts) * batch_size, len(keys)), len(keys))
     return torch.cat(parts)
 
 
@@ -121,13 +123,33 @@ def _measuring(encoder: Encoder, precision: EvalPrecision) -> Iterator[None]:
         encoder.train(was_training)
 
 
-def _stored_images(dataset: Dataset, split: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Key and reader of every image; keys are compared with the parquet rows, on which labels and captions depend."""
-    for shard in dataset.shards(split):
-        keys = [member[0].name.split(".", 1)[0] for member in shard.members]
-        rows = Dataset(dataset.root, {"splits": {"": 0}, "shards": [{"name": shard.tar.stem, "split": ""}]}).table("", ["key"])
-        if keys != rows["key"].to_pylist():
-            raise CorruptShard(f"{shard.tar}: the parquet beside it lists other samples. Build the dataset again.")
-        suffix = next(member.suffix for member in shard.members[0] if member.suffix not in _NO_IMAGE)
-        for index, key in enumerate(keys):
-            yield key, lambda shard=shard, index=index: shard.read(index, suffix)[suffix]
+def _stored_images(dataset: Dataset, split: str, keys: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Raises CorruptShard when the tars do not hold the samples of the parquet rows, on which labels and captions depend."""
+    places = ((shard, index) for shard in dataset.shards(split) for index in range(len(shard)))
+    for key, (shard, index) in zip(keys, places):
+        members = shard.members[index]
+        if not all(member.name.startswith(f"{key}.") for member in members):
+            raise CorruptShard(
+                f"{shard.tar}: sample {index} is {members[0].name}, its parquet row says {key}. Build the dataset again."
+            )
+        suffix = next(member.suffix for member in members if member.suffix not in _NO_IMAGE)
+        yield key, shard.read(index, suffix)[suffix]
+
+
+def _decode(preprocess: Preprocess, stored: tuple[str, bytes], engine: Engine) -> UInt8[Tensor, "3 s s"]:
+    key, image = stored
+    try:
+        return preprocess.decode(image, engine)
+    except DataError as error:
+        raise DataError(f"sample {key} cannot be evaluated: {error}") from error
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], inputs: Iterable[Any], depth: int) -> Iterator[Any]:
+    """Results in order, with up to `depth` inputs in work or waiting: `pool.map` would hold the whole split in memory."""
+    waiting: deque[Future[Any]] = deque()
+    for item in inputs:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) >= depth:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

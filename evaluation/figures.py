@@ -30,8 +30,8 @@ Point = tuple[float, float]
 
 NUM_LINE_STYLES = 6  # .line-0 to .line-5 in the style sheet differ in dash as well as in colour
 _MAX_POINTS = 300  # more than the pixels they would share
-_CHART_WIDTH, _CHART_HEIGHT = 400, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 8, 24
+_CHART_WIDTH, _CHART_HEIGHT = 340, 200
+_RIGHT, _TOP, _BOTTOM = 8, 8, 22
 
 THUMBNAIL_PX = 160
 _FACTS = ["key", "label", "caption"]
@@ -63,7 +63,7 @@ def interval_bar(metric: Metric, axis_end: float, label: str) -> Markup:
 
 
 def confusion_grid(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
-    """A heat grid in the order given: rows are the truth and each row's shares sum to one. Up to 25 classes the cells carry percent.
+    """A heat grid in the order given: rows are the truth, colours shares of the row. Up to 25 classes the cells carry percent.
 
     Drawn at a fixed size, because 45 class names squeezed into a phone cannot be read; the page lets it scroll.
     """
@@ -71,9 +71,13 @@ def confusion_grid(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> M
     cell = 34 if num_classes <= 12 else 25 if num_classes <= 25 else 16
     names = [_shortened(name, 24) for name in classes]
     longest = max(map(len, names), default=0)
-    left, top, right = 7 * longest + 28, round(5.4 * longest) + 34, round(3.8 * longest) + 8
+    left, top, right = round(6.6 * longest) + 28, round(5.4 * longest) + 34, round(3.8 * longest) + 8
     side = cell * num_classes
     parts = [Markup('<rect class="field" x="{}" y="{}" width="{}" height="{}"/>').format(left, top, side, side)]
+    parts += [
+        Markup('<rect class="diagonal" x="{0}" y="{1}" width="{2}" height="{2}"/>').format(left + i * cell, top + i * cell, cell)
+        for i in range(num_classes)
+    ]
     parts += [
         Markup('<line class="rule" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(*ends)
         for i in range(1, num_classes)
@@ -93,10 +97,14 @@ def confusion_grid(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> M
             if count:
                 parts.append(_confusion_cell(left + j * cell, top + i * cell, cell, count, total, classes[i], classes[j]))
     parts.append(Markup('<text class="axis" x="{}" y="14">what the model answered</text>').format(left))
-    y = top + side / 2
-    parts.append(Markup('<text class="axis middle" x="12" y="{}" transform="rotate(-90 12 {})">what it is</text>').format(y, y))
+    middle = top + side / 2
+    parts.append(
+        Markup('<text class="axis middle" x="12" y="{0}" transform="rotate(-90 12 {0})">what it is</text>').format(middle)
+    )
     width, height = left + side + right, top + side + 4
-    label = f"Confusion matrix of {num_classes} classes. The most frequent mix-ups and the share right per class are listed as text."
+    label = (
+        f"Confusion matrix of {num_classes} classes. Its most frequent mix-ups and the share right by class are listed as text."
+    )
     return Markup('<svg class="confusion" role="img" aria-label="{}" width="{}" height="{}">{}</svg>').format(
         label, width, height, join(parts)
     )
@@ -134,23 +142,25 @@ def smoothed(points: Sequence[Point], span: int) -> list[Point]:
     return result
 
 
-def line_chart(series: Sequence[Series], label: str, y_text: Callable[[float], str]) -> Markup:
+def line_chart(series: Sequence[Series], label: str, y_text: Callable[[float], str], *, from_zero: bool = False) -> Markup:
     """Lines over training steps. Dots mark the points of short series, so a single one is seen as well."""
     xs = [x for one in series for x, _ in one.points]
-    ys = [y for one in series for _, y in (*one.points, *one.faint)]
+    ys = [y for one in series for _, y in (*one.points, *one.faint)] + [0.0] * from_zero
     x_ticks, y_ticks = nice_ticks(min(xs), max(xs)), nice_ticks(min(ys), max(ys))
-    (x_low, x_high), (y_low, y_high) = _padded(min(xs), max(xs)), _padded(min(*ys, y_ticks[0]), max(*ys, y_ticks[-1]))
+    (x_low, x_high), (y_low, y_high) = _padded(min(xs), max(xs)), _padded(min(ys), max(ys))
+
+    left = 12 + 7 * max(len(y_text(tick)) for tick in y_ticks)
 
     def place(point: Point) -> Point:
-        x = _LEFT + (point[0] - x_low) / (x_high - x_low) * (_CHART_WIDTH - _LEFT - _RIGHT)
+        x = left + (point[0] - x_low) / (x_high - x_low) * (_CHART_WIDTH - left - _RIGHT)
         y = _TOP + (y_high - point[1]) / (y_high - y_low) * (_CHART_HEIGHT - _TOP - _BOTTOM)
         return round(x, 1), round(y, 1)
 
     parts = []
     for tick in y_ticks:
         _, y = place((x_low, tick))
-        parts.append(Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(_LEFT, _CHART_WIDTH - _RIGHT, y, y))
-        parts.append(Markup('<text class="end" x="{}" y="{}">{}</text>').format(_LEFT - 6, y + 4, y_text(tick)))
+        parts.append(Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(left, _CHART_WIDTH - _RIGHT, y, y))
+        parts.append(Markup('<text class="end" x="{}" y="{}">{}</text>').format(left - 6, y + 4, y_text(tick)))
     for tick in x_ticks:
         x, _ = place((tick, y_low))
         anchor = "end" if x > _CHART_WIDTH - 30 else "middle"
@@ -237,7 +247,7 @@ class Pictures:
         return Picture(key)
 
     def sheet(self, count: int, max_rows: int = 20_000) -> list[Picture]:
-        """Pictures of the largest split, as even over labels as they go, sorted by label. Looks at about `max_rows` rows, not at millions."""
+        """From the largest split, as even over labels as they go, sorted by label. Looks at about `max_rows` rows only."""
         split = max(self.dataset.splits, key=lambda name: self.dataset.splits[name])
         places: dict[str, list[tuple[Shard, int, dict[str, Any]]]] = defaultdict(list)
         num_rows = 0

@@ -19,7 +19,7 @@ SLOT = "{}"
 
 @dataclass(frozen=True)
 class PromptSet:
-    """`templates` hold one `{}` each, for the words that `class_name` makes of a raw label; `average` is how their embeddings are joined."""
+    """`templates` hold one `{}` each, for the words that `class_name` makes of a raw label; `average` joins their embeddings."""
 
     name: str
     templates: tuple[str, ...]
@@ -29,7 +29,9 @@ class PromptSet:
     def __post_init__(self) -> None:
         wrong = [template for template in self.templates if template.count(SLOT) != 1]
         if wrong or not self.templates:
-            raise OptionError(f"prompt set {self.name}: each template needs exactly one {SLOT}, where the class name goes; wrong: {wrong or 'no template'}")
+            raise OptionError(
+                f"prompt set {self.name}: each template needs one {SLOT} for the class name; wrong: {wrong or 'no template'}"
+            )
 
     def prompts(self, label: str) -> list[str]:
         words = self.class_name(label)
@@ -43,16 +45,19 @@ def prompt_set_id(prompts: PromptSet) -> str:
 
 
 def georsclip_class_name(label: str) -> str:
-    """GeoRSCLIP does not split CamelCase ("annualcrop").
+    """GeoRSCLIP does not split CamelCase ("annualcrop"): `zeroshot_get_dataset` in
 
-    https://github.com/om-ai-lab/RS5M/blob/084cdd9596a845b69320526a7eef44b8cd3426ed/inference/inference_tool.py, `zeroshot_get_dataset`
+    https://github.com/om-ai-lab/RS5M/blob/084cdd9596a845b69320526a7eef44b8cd3426ed/inference/inference_tool.py
     """
     return label.replace("_", " ").replace("/", " ").lower()
 
 
 def _georsclip_templates() -> tuple[str, ...]:
     # https://github.com/om-ai-lab/RS5M/blob/084cdd9596a845b69320526a7eef44b8cd3426ed/inference/classname_and_prompt/RSAID.py
-    on_image = ("low resolution", "bad", "cropped", "bright", "dark", "close-up", "black and white", "jpeg corrupted", "blurry", "good")
+    on_image = (
+        *("low resolution", "bad", "cropped", "bright", "dark"),
+        *("close-up", "black and white", "jpeg corrupted", "blurry", "good"),
+    )
     on_class = ("large", "nice", "small", "weird", "cool")
     templates = []
     for article, noun in (("a", "remote sensing image"), ("an", "aerial image"), ("a", "satellite image")):
@@ -110,20 +115,21 @@ CLIP_BENCHMARK_EUROSAT = PromptSet(
 CLIP_BENCHMARK_RESISC45 = PromptSet(
     "clip_benchmark_resisc45", ("a sattelite image of {}", "an aerial view of {}", "a sattelite photo of {}", "{} from above")
 )
-# What CLIP_benchmark takes for a dataset it has no templates for; builder.py, `default_template`. OpenAI's 80, which open_clip holds.
-CLIP_BENCHMARK_DEFAULT = PromptSet("clip_benchmark_imagenet1k", tuple(template(SLOT) for template in open_clip.OPENAI_IMAGENET_TEMPLATES))
+# What CLIP_benchmark takes for a dataset it has no templates for (builder.py, `default_template`): OpenAI's 80.
+CLIP_BENCHMARK_DEFAULT = PromptSet("clip_benchmark_imagenet1k", tuple(fill(SLOT) for fill in open_clip.OPENAI_IMAGENET_TEMPLATES))
 
 # https://github.com/openai/CLIP/blob/d05afc436d78f1c48dc0dbf8e5980a9d471f35f6/data/prompts.md, class list of RESISC45
 RESISC45_CLASS_NAMES = (
-    "airplane", "airport", "baseball diamond", "basketball court", "beach", "bridge", "chaparral", "church", "circular farmland",
-    "cloud", "commercial area", "dense residential", "desert", "forest", "freeway", "golf course", "ground track field", "harbor",
-    "industrial area", "intersection", "island", "lake", "meadow", "medium residential", "mobile home park", "mountain", "overpass",
-    "palace", "parking lot", "railway", "railway station", "rectangular farmland", "river", "roundabout", "runway", "sea ice", "ship",
-    "snowberg", "sparse residential", "stadium", "storage tank", "tennis court", "terrace", "thermal power station", "wetland",
+    "airplane", "airport", "baseball diamond", "basketball court", "beach", "bridge", "chaparral", "church",
+    "circular farmland", "cloud", "commercial area", "dense residential", "desert", "forest", "freeway", "golf course",
+    "ground track field", "harbor", "industrial area", "intersection", "island", "lake", "meadow", "medium residential",
+    "mobile home park", "mountain", "overpass", "palace", "parking lot", "railway", "railway station",
+    "rectangular farmland", "river", "roundabout", "runway", "sea ice", "ship", "snowberg", "sparse residential",
+    "stadium", "storage tank", "tennis court", "terrace", "thermal power station", "wetland",
 )  # fmt: skip
 
 
-def prompts_of_protocol(protocol: PromptProtocol, labels: Sequence[str]) -> PromptSet:
+def prompts_of_protocol(protocol: str, labels: Sequence[str]) -> PromptSet:
     """The set a protocol prescribes for the classes of a dataset.
 
     CLIP_benchmark chooses by the dataset's name; here the classes decide, which a renamed copy cannot change.

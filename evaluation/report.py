@@ -7,6 +7,7 @@ Results hold unrounded fractions; percent and rounding happen here and nowhere e
 import json
 import logging
 import math
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from markupsafe import Markup
 from evaluation import figures
 from evaluation.figures import Series
 from evaluation.result import Metric, Result
-from rsvl_data.errors import OptionError
+from rsvl_data.errors import DataError, OptionError
 from rsvl_data.shards import Dataset, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -43,52 +44,43 @@ class MetricWords:
     percent: bool = True
 
 
+# A new benchmark adds its names here. A name that is not listed is shown as it is, as a share.
 _METRICS = {
     "acc1": MetricWords("Top-1 accuracy", "How often the class the model ranks first is the right one."),
     "acc5": MetricWords("Top-5 accuracy", "How often the right class is among the five ranked first."),
-    "mean_per_class_recall": MetricWords("Mean per-class accuracy", "Top-1 accuracy of every class, averaged; rare classes count as much."),
+    "mean_per_class_recall": MetricWords(
+        "Mean per-class accuracy", "Average of the classes' accuracies; a rare class counts in full."
+    ),
     "mean_recall": MetricWords("Mean recall", "Average of recall@1, @5 and @10 in both directions."),
-    "miou": MetricWords("Mean IoU", "Overlap of predicted and true area over their union, averaged over classes."),
-    "macc": MetricWords("Mean pixel accuracy", "Share of each class's pixels that are labelled right, averaged over classes."),
-    "oa": MetricWords("Overall pixel accuracy", "Share of all pixels that are labelled right."),
-    "rsu": MetricWords("Rsu, significant area", "Semantic localisation: share of the model's attention on the right area."),
-    "ras": MetricWords("Ras, attention shift", "Semantic localisation: how far attention lies from the centre of the right area."),
-    "rda": MetricWords("Rda, discrete attention", "Semantic localisation: attention gathered in one place and not scattered."),
-    "rmi": MetricWords("Rmi, combined", "Semantic localisation: weighted mean of Rsu, 1 - Ras and Rda."),
-    "median_rank": MetricWords("Median rank", "Middle position at which the first right answer stands; 1 is best.", percent=False),
-    "srocc": MetricWords("Rank correlation (SROCC)", "Agreement of predicted and true order; 1 is perfect.", percent=False),
-    "krocc": MetricWords("Rank correlation (KROCC)", "Share of pairs in right order, less those in wrong order; 1 is perfect.", percent=False),
-    "plcc": MetricWords("Linear correlation (PLCC)", "Agreement of predicted and true values; 1 is perfect.", percent=False),
-    "rmse": MetricWords("Root mean square error", "Typical distance of predicted from true values.", percent=False),
 }
-_RECALLS = {
-    "image_retrieval_recall@": ("Text to image", "How often a right image is among the first {} found for a caption."),
-    "text_retrieval_recall@": ("Image to text", "How often a right caption is among the first {} found for an image."),
+_RETRIEVAL_SIDES = {
+    "image_retrieval_": ("Text to image", "image", "a caption"),
+    "text_retrieval_": ("Image to text", "caption", "an image"),
 }
-_TASKS = {
-    "zero_shot": "Zero-shot classification",
-    "retrieval": "Image-text retrieval",
-    "localization": "Semantic localisation",
-    "open_vocabulary": "Open-vocabulary segmentation",
-    "referring": "Referring segmentation",
-    "quality": "Segmentation quality",
-}
-_HEADLINE = (
-    ("zero_shot", "acc1"),
-    ("retrieval", "image_retrieval_recall@5"),
-    ("retrieval", "mean_recall"),
-    ("open_vocabulary", "miou"),
-    ("referring", "miou"),
-    ("localization", "rmi"),
-)
+_TASKS = {"zero_shot": "Zero-shot classification", "retrieval": "Image-text retrieval"}
+_HEADLINE = (("zero_shot", "acc1"), ("retrieval", "image_retrieval_recall@5"), ("retrieval", "mean_recall"))
 
 
 def metric_words(name: str) -> MetricWords:
-    for prefix, (direction, meaning) in _RECALLS.items():
-        if name.startswith(prefix):
-            k = name.removeprefix(prefix)
-            return MetricWords(f"{direction}, recall@{k}", meaning.format(k))
-    return _METRICS.get(name.lower()) or MetricWords(name.replace("_", " "))
+    return _METRICS.get(name) or _retrieval_words(name) or MetricWords(name.replace("_", " "))
+
+
+def _retrieval_words(name: str) -> MetricWords | None:
+    side = next((side for side in _RETRIEVAL_SIDES if name.startswith(side)), None)
+    if side is None:
+        return None
+    direction, answer, query = _RETRIEVAL_SIDES[side]
+    measure, _, k = name.removeprefix(side).partition("@")
+    if measure == "recall" and k == "1":
+        return MetricWords(f"{direction}, recall@1", f"How often the first {answer} found for {query} is a right one.")
+    if measure == "recall":
+        return MetricWords(f"{direction}, recall@{k}", f"How often a right {answer} is among the first {k} found for {query}.")
+    if measure == "mean_recall":
+        return MetricWords(f"{direction}, mean recall", "Average of recall@1, @5 and @10 in this direction.")
+    if measure == "median_rank":
+        meaning = f"Half of the queries find their first right {answer} at this place or before; 1 is best."
+        return MetricWords(f"{direction}, median rank", meaning, percent=False)
+    return None
 
 
 def task_words(task: str) -> str:
@@ -105,7 +97,9 @@ def percent(fraction: float) -> str:
 def value_text(name: str, value: float | None) -> str:
     if value is None:
         return "–"
-    return percent(value) if metric_words(name).percent else f"{value:.3g}"
+    if metric_words(name).percent:
+        return percent(value)
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def interval_text(name: str, metric: Metric) -> str:
@@ -152,7 +146,9 @@ def summary_table(results: Sequence[Result]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows)]
     rows.insert(1, tuple("-" * width for width in widths))
     return "\n".join(
-        "  ".join(cell.ljust(w) if i < _NUM_WORD_COLUMNS else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
+        "  ".join(
+            cell.ljust(w) if i < _NUM_WORD_COLUMNS else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))
+        ).rstrip()
         for row in rows
     )
 
@@ -172,7 +168,12 @@ def _rows(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
     for result in results:
         where = (model_name(result), result.task, f"{result.dataset}/{result.split}", result.protocol)
         for name, metric in result.metrics.items():
-            numbers = (value_text(name, metric.value), interval_text(name, metric), value_text(name, metric.chance), f"{result.n:,}")
+            numbers = (
+                value_text(name, metric.value),
+                interval_text(name, metric),
+                value_text(name, metric.chance),
+                f"{result.n:,}",
+            )
             mark = "" if metric.higher_is_better else " (lower is better)"
             yield (*where, name + mark, *numbers)
 
@@ -190,6 +191,12 @@ class Group:
     @property
     def first(self) -> Result:
         return self.results[0]
+
+    @property
+    def data_facts(self) -> list[str]:
+        """What the benchmark says about the data that took part, such as the captions' language."""
+        facts = {name: value for name, value in self.first.data.items() if name not in ("name", "note", "sha256")}
+        return [f"{name.replace('_', ' ')} {value}" for name, value in facts.items() if value]
 
     @property
     def metric_names(self) -> list[str]:
@@ -216,11 +223,13 @@ class Group:
 
     def best(self, name: str) -> float | None:
         """The best of several different values."""
-        metrics = [metric for _, metric in self.metric(name) if metric]
-        values = {metric.value for metric in metrics}
+        values = {metric.value for _, metric in self.metric(name) if metric}
         if len(values) < 2:
             return None
-        return max(values) if metrics[0].higher_is_better else min(values)
+        return max(values) if self.higher_is_better(name) else min(values)
+
+    def higher_is_better(self, name: str) -> bool:
+        return next(metric.higher_is_better for _, metric in self.metric(name) if metric)
 
     def chance(self, name: str) -> float | None:
         return next((metric.chance for _, metric in self.metric(name) if metric and metric.chance is not None), None)
@@ -228,22 +237,21 @@ class Group:
 
 def _groups(results: Sequence[Result]) -> list[Group]:
     groups: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
-    for r in results:
-        groups[r.task, r.dataset, r.split, r.protocol, r.prompts, r.n, r.data.get("sha256")].append(r)
+    for result in results:
+        facts = json.dumps({name: value for name, value in result.data.items() if name not in ("name", "note")}, sort_keys=True)
+        groups[result.task, result.dataset, result.split, result.protocol, result.prompts, result.n, facts].append(result)
     return [Group(members) for members in groups.values()]
 
 
 def _headline(groups: Sequence[Group]) -> tuple[list[tuple[Group, str]], float]:
-    """Up to four group-and-metric pairs, and where their common axis ends: one card for each known metric, then what else there is."""
+    """Up to four group-and-metric pairs, one for each known metric, then what else there is; and where their common axis ends."""
     cards = []
     for task, name in _HEADLINE:
         cards += [(group, name) for group in groups if group.first.task == task and name in group.metric_names][:1]
-    known = {(task, name) for task, name in _HEADLINE}
     for group in groups:
-        names = [name for name in group.metric_names if metric_words(name).percent]
-        name = next((name for name in names if (group.first.task, name) in known), names[0] if names else None)
-        if name and (group, name) not in cards:
-            cards.append((group, name))
+        shares = [name for name in group.metric_names if metric_words(name).percent]
+        known = [name for name in shares if (group.first.task, name) in _HEADLINE]
+        cards += [(group, name) for name in (known or shares)[:1] if (group, name) not in cards]
     cards = cards[:4]
     metrics = [metric for group, name in cards for _, metric in group.metric(name) if metric]
     reach = max((value for m in metrics for value in (m.value, m.high, m.chance) if value is not None), default=1.0)
@@ -316,10 +324,26 @@ def _attrition(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-_MAIN_SETTINGS = (
-    "recipe model architecture pretrained init objective loss data dataset batch_size accum_freq epochs steps max_steps lr warmup schedule "
-    "lr_schedule wd weight_decay precision image_size augmentation seed"
-).split()
+_MAIN_SETTINGS = {
+    *(
+        "recipe",
+        "model",
+        "architecture",
+        "pretrained",
+        "init",
+        "image_size",
+        "objective",
+        "loss",
+        "data",
+        "dataset",
+        "augmentation",
+    ),
+    *("batch_size", "accum_freq", "epochs", "steps", "max_steps", "precision", "seed"),
+    *("lr", "warmup", "schedule", "lr_schedule", "wd", "weight_decay"),
+}
+
+_HELD_OUT = "On held-out data, during training"
+_NOISY = ("Loss", "Gradient norm", "Images per second")
 
 
 @dataclass(frozen=True)
@@ -340,7 +364,12 @@ class Training:
 
 def _training(run: Path) -> Training:
     lines = _metric_lines(run / "metrics.jsonl")
-    config = json.loads((run / "config.json").read_text()) if (run / "config.json").exists() else None
+    try:
+        config = json.loads((run / "config.json").read_text())
+    except FileNotFoundError:
+        config = None
+    except ValueError as error:
+        raise DataError(f"{run / 'config.json'} cannot be read: {error}") from error
     flat = list(_flattened(config or {}))
     main = [(name, value) for name, value in flat if name.rsplit(".", 1)[-1] in _MAIN_SETTINGS and value != "–"]
     return Training(
@@ -357,15 +386,19 @@ def _metric_lines(path: Path) -> list[dict[str, Any]]:
     lines = []
     for number, text in enumerate(path.read_text().splitlines(), 1):
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError as error:  # a killed run can leave its last line cut
-            logger.warning("%s: line %d is left out: %s", path, number, error)
+            line = json.loads(text)
+        except json.JSONDecodeError:  # a killed run can leave its last line cut
+            line = None
+        if isinstance(line, dict) and "step" in line:
+            lines.append(line)
+        else:
+            logger.warning("%s: line %d is no JSON object with a step and is left out", path, number)
     return lines
 
 
 def _points(lines: Sequence[Mapping[str, Any]], name: str) -> list[figures.Point]:
     """By step; the last word counts where a resumed run wrote a step again."""
-    values = {line["step"]: line[name] for line in lines if "step" in line and isinstance(line.get(name), int | float)}
+    values = {line["step"]: line[name] for line in lines if isinstance(line.get(name), int | float)}
     return sorted((step, float(value)) for step, value in values.items() if math.isfinite(value))
 
 
@@ -373,34 +406,34 @@ def _charts(lines: Sequence[Mapping[str, Any]]) -> list[Chart]:
     names = [name for name in dict.fromkeys(name for line in lines for name in line) if _points(lines, name)]
     losses = [name for name in names if name.split("/")[0] == "loss" or (name.startswith("val/") and "loss" in name)]
     vals = [name for name in names if name.startswith("val/") and name not in losses]
-    shares = [name for name in vals if metric_words(_last(name)).percent]
-    wanted: list[tuple[str, list[str]]] = [("Loss", losses), ("On held-out data, during training", shares)]
+    first = [name for _, name in _HEADLINE]
+    shares = sorted((name for name in vals if metric_words(_last(name)).percent), key=lambda name: _last(name) not in first)
+    wanted = [("Loss", losses), (_HELD_OUT, shares)]
     wanted += [(metric_words(_last(name)).name, [name]) for name in vals if name not in shares]
     wanted += [("Learning rate", ["lr"]), ("Logit scale", ["logit_scale"]), ("Gradient norm", ["grad_norm"])]
     wanted += [("Images per second", ["samples_per_s"])]
-    return [
-        _chart(title, [(name, _points(lines, name)) for name in group[: figures.NUM_LINE_STYLES]])
-        for title, group in wanted
-        if any(name in names for name in group)
-    ]
+    shown = [(title, [name for name in group if name in names]) for title, group in wanted]
+    return [_chart(title, [(name, _points(lines, name)) for name in group]) for title, group in shown if group]
 
 
 def _chart(title: str, curves: Sequence[tuple[str, list[figures.Point]]]) -> Chart:
-    """Noisy curves (one value a step) are smoothed and keep their raw values behind; those of evaluations and schedules are not."""
-    noisy = title in ("Loss", "Gradient norm", "Images per second")
-    series, legend, span = [], [], 1
-    as_percent = title.startswith("On held-out")
-    text = percent if as_percent else lambda value: f"{value:.3g}"
-    for name, points in curves:
-        smooth = noisy and len(points) > 50 and not name.startswith("val/")
+    """Noisy curves (one value a step) are smoothed, with their raw values behind; evaluations and schedules stay as they are."""
+    as_percent = title == _HELD_OUT
+    text = percent if as_percent else "{:.3g}".format
+    series, legend, span = [], [], 0
+    for name, points in curves[: figures.NUM_LINE_STYLES]:
+        smooth = title in _NOISY and len(points) > 50 and not name.startswith("val/")
         span = max(span, len(points) // 25) if smooth else span
         line = figures.smoothed(points, len(points) // 25) if smooth else points
         shown = metric_words(_last(name)).name if as_percent else name.removeprefix("loss/") if title == "Loss" else title
         series.append(Series(shown, line, points if smooth else ()))
         legend.append((shown, text(line[-1][1])))
-    hint = f"Line: smoothed over about {span} steps; faint: every step." if span > 1 else ""
-    drawing = figures.line_chart(series, f"{title} over training steps. " + ", ".join(f"{n} ends at {v}" for n, v in legend), text)
-    return Chart(title, drawing, legend, hint)
+    hints = [f"Line: smoothed over about {span} steps; faint: every step."] if span else []
+    if len(curves) > len(series):
+        hints.append(f"The first {len(series)} of {len(curves)} curves.")
+    label = f"{title} over training steps. " + ", ".join(f"{name} ends at {value}" for name, value in legend)
+    tick_text = (lambda value: f"{100 * value:.3g}%") if as_percent else "{:.3g}".format
+    return Chart(title, figures.line_chart(series, label, tick_text, from_zero=as_percent), legend, " ".join(hints))
 
 
 def _last(name: str) -> str:
@@ -445,7 +478,7 @@ def write_report(
     title: str = "Evaluation report",
     day: date | None = None,
 ) -> None:
-    """One self-contained HTML page. A section for which nothing is given is left out; the gallery needs the dataset for its pictures.
+    """One self-contained HTML page. A section for which nothing is given is left out; the gallery needs `dataset` for pictures.
 
     `run` is a training run's folder (metrics.jsonl, config.json), `day` what the page is dated; None is today.
     Raises OptionError when there is nothing to report.
@@ -457,24 +490,32 @@ def write_report(
     cards, axis_end = _headline(groups)
     galleries = _galleries(results) if pictures else []
     training = _training(run) if run else None
-    page = _environment().get_template("report.html").render(
-        title=title,
-        day=day or datetime.now(UTC).date(),
-        notes=_data_notes(results, dataset),
-        models=list(dict.fromkeys(map(model_name, results))),
-        codes=list(dict.fromkeys(result.code for result in results)),
-        results=results,
-        groups=groups,
-        cards=cards,
-        axis_end=axis_end,
-        class_results=[r for r in results if r.details.get("confusion") or r.per_class],
-        galleries=galleries[:NUM_GALLERIES],
-        num_galleries=len(galleries),
-        pictures=pictures,
-        dataset=dataset,
-        sheet=pictures.sheet(NUM_SHEET) if pictures else [],
-        attrition=_attrition(dataset.manifest.get("stages") or []) if dataset else [],
-        training=training if training and (training.charts or training.config) else None,
+    page = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            day=day or datetime.now(UTC).date(),
+            notes=_data_notes(results, dataset),
+            models=list(dict.fromkeys(map(model_name, results))),
+            codes=list(dict.fromkeys(result.code for result in results)),
+            results=results,
+            commands=list(
+                dict.fromkeys((r.task.replace("_", "-"), shlex.quote(model_name(r)), shlex.quote(r.dataset)) for r in results)
+            ),
+            groups=groups,
+            cards=cards,
+            axis_end=axis_end,
+            class_results=[result for result in results if result.details.get("confusion") or result.per_class],
+        has_confusion=any(result.details.get("confusion") for result in results),
+            galleries=galleries[:NUM_GALLERIES],
+            num_galleries=len(galleries),
+            pictures=pictures,
+            dataset=dataset,
+            sheet=pictures.sheet(NUM_SHEET) if pictures else [],
+            attrition=_attrition(dataset.manifest.get("stages") or []) if dataset else [],
+            training=training if training and (training.charts or training.config) else None,
+        )
     )
     write_atomically(out, page.encode())
 

@@ -27,7 +27,9 @@ def load_config(path: Path, recipe: str, kind: type[T]) -> T:
             raise OptionError(f"{path} is the configuration of {content['recipe']}, not of {recipe}")
         unknown = content["options"].keys() - kind.__dataclass_fields__.keys()  # type: ignore[attr-defined]
         if unknown:
-            raise OptionError(f"{path} sets {', '.join(sorted(unknown))}, which {recipe} does not have (see `rsvl run {recipe} --help`)")
+            raise OptionError(
+                f"{path} sets {', '.join(sorted(unknown))}, which {recipe} does not have (see `rsvl run {recipe} --help`)"
+            )
         return TypeAdapter(kind).validate_python(content["options"])
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise OptionError(f"--config {path} cannot be used: {error}") from error

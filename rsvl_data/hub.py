@@ -59,7 +59,11 @@ def dataset_readme(manifest: dict[str, Any]) -> str:
         "dataset_info": {
             "features": record_features(manifest["image"], manifest["mask"] is not None)._to_yaml_list(),
             "splits": [
-                {"name": split, "num_examples": count, "num_bytes": sum(s["bytes"] for s in manifest["shards"] if s["split"] == split)}
+                {
+                    "name": split,
+                    "num_examples": count,
+                    "num_bytes": sum(s["bytes"] for s in manifest["shards"] if s["split"] == split),
+                }
                 for split, count in manifest["splits"].items()
             ],
         },

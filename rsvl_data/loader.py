@@ -1,8 +1,8 @@
-"""Shards to batches, in an order that depends on the seed alone: not on the number of workers or ranks, nor on where the run began.
+"""Shards to batches, in an order that depends on the seed alone: not on the number of workers or ranks, nor on where a run began.
 
-Step s of a run is known from (seed, s): an epoch has N // batch_size steps, its order comes from `SampleOrder`, and the N % batch_size
-samples at its end are left out; each epoch is shuffled anew, so they are others every time. Rank r of w takes the r-th of w equal parts
-of the global batch. Captions and views are drawn from (seed, epoch, key), so a sample looks the same whoever decodes it.
+Step s of a run is known from (seed, s). An epoch has N // batch_size steps, ordered by `SampleOrder`; the N % batch_size samples
+at its end are left out, and since each epoch is shuffled anew, they are others every time. Rank r of w takes the r-th of w equal
+parts of the global batch. Captions and views are drawn from (seed, epoch, key): a sample looks the same whoever decodes it.
 """
 
 import random
@@ -10,13 +10,14 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
+from torch.utils import data as torch_data
 from torch.utils.data import DataLoader
 
 from rsvl_data.errors import CorruptShard, DataError, RsvlError
@@ -45,7 +46,7 @@ class LoaderConfig:
     batch_size: int
     workers: int = 2
     seed: int = 0
-    augment: Augment = Augment("open_clip")
+    augment: Augment = field(default_factory=lambda: Augment("open_clip"))
     caption_kinds: tuple[CaptionKind, ...] | None = None
     lang: str | None = None
     engine: Engine = "fast"
@@ -64,7 +65,7 @@ class LoaderConfig:
 
 @dataclass
 class Batch:
-    """One rank's part of a step. `images` are grey levels 0-255, not normalised; `tokens` are those of `texts`, the captions drawn."""
+    """One rank's part of a step: grey levels 0-255, not normalised, and the captions drawn with their tokens."""
 
     step: int
     epoch: int
@@ -116,8 +117,8 @@ def train_batches(
 ) -> Iterator[Batch]:
     """The batches of the steps [start_step, start_step + num_steps), across epochs. Starting late costs nothing more.
 
-    `batch_size` must divide by `world_size`. Raises DataError, when the bad sample's turn comes, for an image that cannot be decoded or
-    a sample without a usable caption; it names shard and key.
+    `batch_size` must divide by `world_size`. An image that cannot be decoded and a sample without a usable caption raise
+    DataError when their turn comes; the message names shard and key.
     """
     if config.batch_size % world_size or not 0 <= rank < world_size:
         raise ValueError(
@@ -138,8 +139,8 @@ def eval_batches(
 
 
 def _load(reader: Callable[[int], Loaded], steps: range, workers: int) -> Iterator[Loaded]:
-    """`reader(step)` for each step, in order, by `workers` processes. A reader's own errors are raised here, with their own message."""
-    loader = DataLoader(
+    """`reader(step)` for each step, in order, by `workers` processes. Errors of ours are raised here, with their own message."""
+    loader: DataLoader[Loaded | RsvlError] = DataLoader(
         _Guarded(reader),
         batch_size=None,
         sampler=steps,
@@ -147,19 +148,25 @@ def _load(reader: Callable[[int], Loaded], steps: range, workers: int) -> Iterat
         collate_fn=_unchanged,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else a number is drawn from the training run's own
-        # Forked workers start at once and take any tokenizer. They run torch in one thread, so no pool of the parent is waited for.
+        # Forked workers start at once and take any tokenizer. DataLoader has them run torch in one thread, so none waits for a
+        # thread pool that was not forked.
         multiprocessing_context="fork" if workers and steps and sys.platform == "linux" else None,
     )
     with warnings.catch_warnings():  # Python >= 3.12 warns of any fork beside threads
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         batches = iter(loader)
-    for batch in batches:
-        if isinstance(batch, RsvlError):
-            raise batch
-        yield batch
+    try:
+        for batch in batches:
+            if isinstance(batch, RsvlError):
+                raise batch
+            yield batch
+    finally:
+        # Stops the workers. Left in the traceback of an error, they would go with the garbage collection, which closes their queues
+        # first and then waits 5 s for each worker to read that it should stop.
+        del batches
 
 
-class _Guarded(Generic[Loaded]):
+class _Guarded(torch_data.Dataset[Loaded | RsvlError]):
     """Hands an error of ours on as a value: DataLoader would bury its message under a worker's traceback."""
 
     def __init__(self, reader: Callable[[int], Loaded]):

@@ -23,8 +23,8 @@ class _Window:
 class SampleOrder:
     """A seeded order of all samples, new in each epoch.
 
-    The shards are permuted, then taken in windows of `shuffle_shards`; within a window all samples are permuted. So only one window's
-    shards are open at a time, and finding a position costs a window's permutation, wherever the position lies.
+    The shards are permuted, then taken in windows of `shuffle_shards`; within a window all samples are permuted. So the shards of
+    one window are open at a time, and finding a position costs one window's permutation, wherever the position lies.
     """
 
     def __init__(self, shard_sizes: Sequence[int], seed: int, shuffle_shards: int):

@@ -34,7 +34,7 @@ from rsvl_data.hub import dataset_readme
 from rsvl_data.sample import Sample
 from rsvl_data.shards import Dataset, write_atomically, write_shard
 from rsvl_data.sources.base import Entry, Source
-from rsvl_data.stage import Dropped, Outcome, Stage, Tally, run_stages
+from rsvl_data.stage import Outcome, Stage, Tally, run_stages
 from rsvl_data.version import code_version
 
 FORMAT_VERSION = 1
@@ -308,7 +308,9 @@ def _finish(source: Source, out: Path, names: list[str], facts: dict[str, Any]) 
     shards = [{**info["shard"], "split": name.rpartition("-")[0]} for name, info in zip(names, infos) if info["shard"]]
     if not shards:
         shutil.rmtree(work)
-        raise DataError(f"{source.name}: nothing is left to write. Dropped: {_describe_drops(tallies)}. Details: {out / 'dropped'}")
+        raise DataError(
+            f"{source.name}: nothing is left to write. Dropped: {_describe_drops(tallies)}. Details: {out / 'dropped'}"
+        )
     manifest = {
         "format_version": FORMAT_VERSION,
         "name": source.name,
@@ -344,7 +346,9 @@ def _check_unique_keys(out: Path, shards: list[dict[str, Any]]) -> None:
     for shard in shards:
         for key in pq.read_table(out / "data" / f"{shard['name']}.parquet", columns=["key"])["key"].to_pylist():
             if key in home:
-                raise DataError(f"key {key} occurs in {home[key]} and in {shard['name']}: the source names one picture twice under one id")
+                raise DataError(
+                    f"key {key} occurs in {home[key]} and in {shard['name']}: the source names one picture twice under one id"
+                )
             home[key] = shard["name"]
 
 

@@ -14,6 +14,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,31 +85,23 @@ def parquet_row(sample: Sample, members: dict[str, bytes]) -> dict[str, Any]:
 def write_atomically(path: Path, content: bytes) -> None:
     """Readers see the old file or the new one, never a part of it; the bytes are on the disk before the name is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _Aside(path) as file:
+    with _aside(path) as file:
         file.write(content)
 
 
-class _Aside:
-    """A file under a temporary name that takes its real name when the block ends without an error."""
-
-    def __init__(self, path: Path):
-        self.path, self.temporary = path, path.with_name(path.name + ".tmp")
-
-    def __enter__(self) -> IO[bytes]:
-        self.file = open(self.temporary, "wb")
-        return self.file
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self.file.flush()
-                os.fsync(self.file.fileno())
-        finally:
-            self.file.close()
-            if kind is not None:
-                self.temporary.unlink(missing_ok=True)
-        if kind is None:
-            self.temporary.replace(self.path)
+@contextmanager
+def _aside(path: Path) -> Iterator[IO[bytes]]:
+    """A file under a temporary name that takes its real name when the block ends without an error, and else is gone."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True)
@@ -131,7 +124,7 @@ def write_shard(folder: Path, name: str, samples: Iterator[Sample], *, image_suf
     keys: set[str] = set()
     suffixes: list[str] | None = None
     path = folder / f"{name}.tar"
-    with _Aside(path) as file:
+    with _aside(path) as file:
         for sample in samples:
             contents = _members(sample, image_suffix)
             suffixes = suffixes or list(contents)
@@ -240,7 +233,9 @@ class Shard:
             member = found[suffix]
             contents[suffix] = os.pread(self._file, member.size, member.offset)
             if len(contents[suffix]) != member.size:
-                raise CorruptShard(f"{self.tar}: member {member.name} is cut after {len(contents[suffix])} of {member.size} bytes")
+                raise CorruptShard(
+                    f"{self.tar}: member {member.name} is cut after {len(contents[suffix])} of {member.size} bytes"
+                )
         return contents
 
     def sample(self, index: int) -> Sample:

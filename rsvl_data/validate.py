@@ -55,7 +55,9 @@ def _member_problems(tar: Path, line: dict[str, Any], image_suffix: str) -> Iter
         return
     content = tar.read_bytes()
     for index, members in enumerate(shard.members):
-        turned = [member for member, crc in zip(members, rows["member_crc32"][index].as_py()) if not _is_sound(content, member, crc)]
+        turned = [
+            member for member, crc in zip(members, rows["member_crc32"][index].as_py()) if not _is_sound(content, member, crc)
+        ]
         if turned:
             yield from (f"{line['name']}: member {member.name} differs from what was written" for member in turned)
         else:

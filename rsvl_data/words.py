@@ -20,9 +20,10 @@ _CAMEL_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def words_of_label(label: str) -> str:
-    """Lower-case words with single spaces: "AnnualCrop", "rail-way-station", "golfcourse" -> "annual crop", "rail way station", "golf course".
+    """Lower-case words with single spaces: "AnnualCrop" -> "annual crop", "rail-way-station" -> "rail way station".
 
     Underscore, hyphen, slash, white space and CamelCase part words; runs of capitals stay together ("RSCrop" -> "rs crop").
+    A few run-together names are known ("golfcourse" -> "golf course").
     Raises ValueError for a label without a word.
     """
     pieces = [piece for piece in _SEPARATORS.split(label) if piece]

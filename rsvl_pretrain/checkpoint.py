@@ -1,6 +1,6 @@
 """Checkpoints: written aside and renamed, so that whatever has its final name can be loaded.
 
-    RUN/checkpoints/step_00000200/   accelerate's state (weights, optimizer, random states) and trainer.json
+RUN/checkpoints/step_00000200/   accelerate's state (weights, optimizer, random states) and trainer.json
 """
 
 import json
@@ -70,7 +70,9 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path, identity: dict[s
     differs = [name for name in {**saved["identity"], **identity} if saved["identity"].get(name) != identity.get(name)]
     if differs:
         changes = "; ".join(f"{name} was {saved['identity'].get(name)!r}, is {identity.get(name)!r}" for name in differs)
-        raise DataError(f"{checkpoint} cannot be continued as the run asked for: {changes}. Use the same options or another --out.")
+        raise DataError(
+            f"{checkpoint} cannot be continued as the run asked for: {changes}. Use the same options or another --out."
+        )
     accelerator.load_state(str(checkpoint))
     return saved["step"]
 

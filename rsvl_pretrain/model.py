@@ -33,11 +33,17 @@ class DualEncoder(nn.Module):
 
     def __init__(self, name: str, config: dict[str, Any], model: nn.Module, tokenizer: Any, preprocess: Preprocess):
         super().__init__()
-        self.name, self.config, self.model, self.tokenizer, self.preprocess = name, config, model, tokenizer, preprocess
+        self.name, self.config, self.tokenizer, self.preprocess = name, config, tokenizer, preprocess
+        self.model: Any = model  # open_clip's classes share methods, not a base
 
     @property
     def device(self) -> torch.device:
         return self.model.logit_scale.device
+
+    @property
+    def logit_scale(self) -> Float[Tensor, ""]:
+        """What similarities are multiplied with; not a log."""
+        return self.model.logit_scale.exp()
 
     def encode_image(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Unit vectors of decoded, resized, not yet normalised images (grey levels 0-255)."""

@@ -28,7 +28,7 @@ class ClipObjective(nn.Module):
         loss = clip_loss(
             image,
             text,
-            self.encoder.model.logit_scale.exp(),
+            self.encoder.logit_scale,
             all_image=gather_rows(image),
             all_text=gather_rows(text),
             offset=rank() * len(image),

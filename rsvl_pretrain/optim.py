@@ -29,7 +29,9 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.warmup < 0 or self.wd < 0:
-            raise OptionError(f"--optim.lr {self.lr} must be above 0, --optim.warmup {self.warmup} and --optim.wd {self.wd} at least 0")
+            raise OptionError(
+                f"--optim.lr {self.lr} must be above 0, --optim.warmup {self.warmup} and --optim.wd {self.wd} at least 0"
+            )
 
 
 def learning_rate(step: int, config: OptimConfig, num_steps: int) -> float:
@@ -45,7 +47,8 @@ def learning_rate(step: int, config: OptimConfig, num_steps: int) -> float:
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """open_clip's two groups: one-dimensional parameters and whatever is named bn, ln, bias or logit_scale do not decay."""
-    plain, decayed = [], []
+    plain: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             exempt = parameter.ndim < 2 or any(word in name for word in ("bn", "ln", "bias", "logit_scale"))

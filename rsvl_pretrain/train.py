@@ -1,8 +1,8 @@
 """The loop: batches in, a run folder out.
 
-    RUN/metrics.jsonl   one line a step
-    RUN/checkpoints/    see checkpoint.py
-    RUN/export/         the trained model in open_clip's layout
+RUN/metrics.jsonl   one line a step
+RUN/checkpoints/    see checkpoint.py
+RUN/export/         the trained model in open_clip's layout
 """
 
 import json
@@ -147,7 +147,7 @@ def _train_step(
     with torch.no_grad():
         encoder.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
     values = {f"loss/{name}": value.item() for name, value in losses.items()}
-    return {**values, "loss/total": total.item(), "grad_norm": norm, "lr": lr, "logit_scale": encoder.model.logit_scale.exp().item()}
+    return {**values, "loss/total": total.item(), "grad_norm": norm, "lr": lr, "logit_scale": encoder.logit_scale.item()}
 
 
 def _check_finite(what: str, value: float, batch: Batch) -> None:
@@ -173,7 +173,13 @@ class _Metrics:
 
     def __init__(self, accelerator: Accelerator, path: Path, done: int, steps: int):
         self.accelerator, self.path = accelerator, path
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+        )
         self.bar = Progress(*columns, disable=not accelerator.is_main_process, transient=True)
         self.task = self.bar.add_task("", total=steps, completed=done)
         if accelerator.is_main_process:

@@ -45,14 +45,16 @@ def ranks_of_truth(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n"
     _refuse_unusable(scores)
     num_classes = scores.shape[1]
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"labels run from {labels.min()} to {labels.max()}, but there are {num_classes} classes: 0 to {num_classes - 1}")
+        raise ValueError(
+            f"labels run from {labels.min()} to {labels.max()}; with {num_classes} classes 0 to {num_classes - 1} is allowed"
+        )
     truth = np.take_along_axis(scores, labels[:, None], 1)
     tied_before = (scores == truth) & (np.arange(num_classes) < labels[:, None])
     return 1 + (scores > truth).sum(1) + tied_before.sum(1)
 
 
 def top_k_accuracy(ranks: Int[np.ndarray, "n"], k: int) -> float:
-    """Share of items whose true class is among the k best. With fewer than k classes everything is: 1 (CLIP_benchmark gives nan)."""
+    """Share of items whose true class is among the k best; 1 with k classes or fewer, where CLIP_benchmark gives nan."""
     _refuse_empty(ranks)
     return float((ranks <= k).mean())
 

@@ -4,9 +4,10 @@ Everything is derived from one number a query: the rank of the first right item.
 memory is bounded by the block and never grows with queries x gallery.
 
 Protocols, named after who defined them:
-clip_benchmark   every caption is a query and a gallery item; right are an image's own captions and a caption's own image, even when
-                 another image carries the very same words (also RemoteCLIP's and GeoRSCLIP's protocol)
-skyscript        equal strings are merged into one query and one gallery item, right with every image that carries it (also FarSLIP's)
+clip_benchmark   every caption is a query and a gallery item; right are an image's own captions and a caption's own image, even
+                 when another image carries the very same words (also RemoteCLIP's and GeoRSCLIP's protocol)
+skyscript        equal strings are merged into one query and one gallery item, right with every image that carries it (also
+                 FarSLIP's)
 rsvl             queries and gallery as clip_benchmark, but words decide: right are all captions that read the same after
                  `normalize_caption`, and all images that carry one of them
 """
@@ -14,13 +15,15 @@ rsvl             queries and gallery as clip_benchmark, but words decide: right 
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from rsvl_data.errors import OptionError
 
 RetrievalProtocol = Literal["rsvl", "clip_benchmark", "skyscript"]
 Ties = Literal["pessimistic", "optimistic", "lowest_index"]
@@ -69,6 +72,11 @@ class Relevance:
         inner, item = self.items_of_phrase.expand(phrase)
         return position[inner], item
 
+    def first_items(self) -> Int[np.ndarray, "q"]:
+        """One right item of each query, the one with the lowest index among those of its first phrase."""
+        phrase = self.phrases_of_query.members[self.phrases_of_query.offsets[:-1]]
+        return self.items_of_phrase.members[self.items_of_phrase.offsets[phrase]]
+
     def num_right(self) -> Int[np.ndarray, "q"]:
         """How many items are right for each query."""
         lengths = np.diff(self.items_of_phrase.offsets)[self.phrases_of_query.members]
@@ -81,7 +89,7 @@ class RetrievalTask:
     """What is asked, under one protocol.
 
     texts           the text queries, which are also the gallery the image queries search in
-    image_of_text   an image that carries the text (the first one): the two are resampled together
+    image_of_text   the image the text belongs to, the first of them when equal texts are merged
     """
 
     texts: list[str]
@@ -90,18 +98,22 @@ class RetrievalTask:
     image_to_text: Relevance
 
 
-def retrieval_task(captions: Sequence[Sequence[str]], protocol: RetrievalProtocol) -> RetrievalTask:
-    """`captions[i]` are the captions of image i. Raises ValueError when there is no image, or an image without a caption."""
+def retrieval_task(captions: Sequence[Sequence[str]], protocol: str) -> RetrievalTask:
+    """`captions[i]` are the captions of image i.
+
+    Raises ValueError when there is no image, or an image without a caption, OptionError for a protocol nobody knows.
+    """
+    if protocol not in get_args(RetrievalProtocol):
+        raise OptionError(f"no retrieval protocol is called {protocol!r}; allowed: {', '.join(get_args(RetrievalProtocol))}")
     if not captions or not all(captions):
         without = [i for i, own in enumerate(captions) if not own]
-        raise ValueError(f"retrieval needs images that all have captions; got {len(captions)} images, without captions: {without[:5]}")
+        raise ValueError(f"each image needs a caption; got {len(captions)} images, without captions: {without[:5]}")
     texts = [text for own in captions for text in own]
     image = np.repeat(np.arange(len(captions)), [len(own) for own in captions])
-    phrase = {
-        "clip_benchmark": lambda: np.arange(len(texts)),
-        "skyscript": lambda: _numbered(texts),
-        "rsvl": lambda: _numbered([normalize_caption(text) for text in texts]),
-    }[protocol]()
+    if protocol == "clip_benchmark":
+        phrase = np.arange(len(texts))
+    else:
+        phrase = _numbered([normalize_caption(text) for text in texts] if protocol == "rsvl" else texts)
     carriers = (phrase, image)
     if protocol == "skyscript":
         first = np.unique(phrase, return_index=True)[1]
@@ -145,7 +157,8 @@ def first_right_ranks(
     """
     if len(query) != len(relevance) or len(gallery) != relevance.num_items:
         raise ValueError(
-            f"got {len(query)} queries and {len(gallery)} gallery items, but relevance speaks of {len(relevance)} and {relevance.num_items}"
+            f"got {len(query)} queries and {len(gallery)} gallery items, "
+            f"but relevance speaks of {len(relevance)} and {relevance.num_items}"
         )
     if len(query) == 0 or not (relevance.num_right() > 0).all():
         raise ValueError(f"each query needs a right item; {(relevance.num_right() == 0).sum()} of {len(query)} queries have none")
@@ -210,13 +223,15 @@ def median_rank(ranks: Int[np.ndarray, "q"]) -> float:
     return float(np.median(ranks))
 
 
-def mean_recall(text_query_ranks: Int[np.ndarray, "t"], image_query_ranks: Int[np.ndarray, "i"], ks: Sequence[int] = (1, 5, 10)) -> float:
+def mean_recall(
+    text_query_ranks: Int[np.ndarray, "t"], image_query_ranks: Int[np.ndarray, "i"], ks: Sequence[int] = (1, 5, 10)
+) -> float:
     """mR of the remote-sensing papers: the mean of the recalls at 1, 5 and 10 in both directions."""
     return float(np.mean([recall_at_k(ranks, k) for ranks in (text_query_ranks, image_query_ranks) for k in ks]))
 
 
 def chance_recall_at_k(num_right: Int[np.ndarray, "q"], num_items: int, k: int) -> float:
-    """Expected recall@k of a random order of the gallery: mean over queries of 1 - C(n-r, k) / C(n, k) with r right items of n."""
+    """Expected recall@k of a random order of the gallery: mean over queries of 1 - C(n-r, k) / C(n, k), r right items of n."""
     return float(1 - _random_misses(num_right, num_items)[min(k, num_items)])
 
 
@@ -225,7 +240,7 @@ def chance_median_rank(num_right: Int[np.ndarray, "q"], num_items: int) -> float
     return float(np.argmax(_random_misses(num_right, num_items) <= 0.5 + 1e-12))  # products of fractions round
 
 
-def _random_misses(num_right: Int[np.ndarray, "q"], num_items: int) -> Float[np.ndarray, "n+1"]:
+def _random_misses(num_right: Int[np.ndarray, "q"], num_items: int) -> Float[np.ndarray, "{num_items}+1"]:
     """[k]: probability that the first k of a random order hold nothing right, mean over queries."""
     drawn = np.arange(num_items)  # items seen before the draw
     misses = np.zeros(num_items + 1)

@@ -1,6 +1,6 @@
 """Class folders, Karpathy JSON or a table with local images -> image-text shards.
 
-    rsvl run data/import --source MY_IMAGES --out DATASET
+rsvl run data/import --source MY_IMAGES --out DATASET
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Procedural overhead scenes with exact captions, boxes and masks -> image-text shards.
 
-    rsvl run data/scenes --num 20000 --out DATASET
+rsvl run data/scenes --num 20000 --out DATASET
 """
 
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image, ImageDraw
 
-from rsvl_data.scenes.geometry import Point, Polygon, shift, sweep
+from rsvl_data.scenes.geometry import Number, Point, Polygon, polygon_of, shift, sweep
 from rsvl_data.scenes.land_cover import Material
 from rsvl_data.scenes.site import Site
 
@@ -28,7 +28,7 @@ class Thing:
     category: str | None
     outline: Polygon
     parts: list[tuple[Polygon, Material]]
-    height_m: float = 0.0
+    height_m: Number = 0.0
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Canvas:
         self._draw.polygon([c * scale - 0.5 for point in polygon for c in point], fill=index)
         self._draw_plan.polygon([c * plan_scale - 0.5 for point in polygon for c in point], fill=index)
 
-    def stroke(self, line: Sequence[Point], width_m: float, material: Material) -> None:
+    def stroke(self, line: Sequence[Point], width_m: Number, material: Material) -> None:
         """A band along a line; narrower than a pixel of the canvas it stays one pixel wide."""
         index, scale, plan_scale = self.number(material), self.px_per_m, PLAN_PX / self.extent_m
         width = max(round(width_m * scale), 1)
@@ -86,12 +86,12 @@ class Canvas:
         scale = self.px_per_m
         self._draw.polygon([c * scale - 0.5 for point in polygon for c in point], fill=self.number(material))
 
-    def paint_field(self, values: Float[np.ndarray, "k k"], level: float, material: Material) -> None:
+    def paint_field(self, values: Float[np.ndarray, "k k"], level: Number, material: Material) -> None:
         """Paint wherever a coarse field over the frame is above `level`."""
         lift = np.clip((values - level) * 255 / max(float(np.ptp(values)), 1e-9) + 127.5, 0, 255).astype(np.uint8)
         threshold = [0] * 128 + [255] * 128
         for layer in (self.material, self.plan):
-            where = Image.fromarray(lift).resize(layer.size, Image.Resampling.BICUBIC).point(threshold)
+            where = Image.fromarray(lift).resize(layer.size, Image.Resampling.BILINEAR).point(threshold)
             layer.paste(self.number(material), (0, 0, *layer.size), where)
 
     def reserve(self, polygon: Sequence[Point]) -> None:
@@ -99,12 +99,14 @@ class Canvas:
         scale = PLAN_PX / self.extent_m
         self._draw_plan.polygon([c * scale - 0.5 for point in polygon for c in point], fill=OCCUPIED)
 
-    def stand(self, category: str | None, outline: Polygon, parts: Iterable[tuple[Polygon, Material]], height_m: float = 0.0) -> None:
+    def stand(
+        self, category: str | None, outline: Polygon, parts: Iterable[tuple[Polygon, Material]], height_m: Number = 0.0
+    ) -> None:
         """Put a thing on the ground; `parts` are drawn in turn, when all ground and all shadows are there."""
         self.reserve(outline)
         self.things.append(Thing(category, outline, list(parts), height_m))
 
-    def free(self, xy: Float[np.ndarray, "n 2"], radius_m: float, covers: Sequence[str]) -> Bool[np.ndarray, " n"]:
+    def free(self, xy: Float[np.ndarray, "n 2"], radius_m: Number, covers: Sequence[str]) -> Bool[np.ndarray, " n"]:
         """Which points have only the named covers, and no thing, within `radius_m`. Points outside the frame are not free."""
         good = np.zeros(256, dtype=bool)
         good[: len(self.palette)] = [m.cover in covers for m in self.palette]
@@ -115,11 +117,11 @@ class Canvas:
         cells = np.clip(cells, 0, PLAN_PX - 1)
         return inside & plan[cells[..., 1], cells[..., 0]].all(1)
 
-    def scatter(self, rng: np.random.Generator, tries: int, radius_m: float, covers: Sequence[str]) -> list[Point]:
+    def scatter(self, rng: np.random.Generator, tries: int, radius_m: Number, covers: Sequence[str]) -> list[Point]:
         """Random places, free for `radius_m` around and at least two radii apart, from `tries` attempts."""
         xy = rng.uniform(0, self.extent_m, (tries, 2))
         kept: list[Point] = []
-        for x, y in xy[self.free(xy, radius_m, covers)].tolist():
+        for x, y in polygon_of(xy[self.free(xy, radius_m, covers)]):
             if all((x - a) ** 2 + (y - b) ** 2 >= 4 * radius_m**2 for a, b in kept):
                 kept.append((x, y))
         return kept

@@ -52,9 +52,19 @@ class Material:
         return replace(self, colour=colour)
 
 
-_GRASS: dict[str, Colour] = {"spring": (106, 136, 70), "summer": (98, 126, 66), "autumn": (132, 124, 74), "winter": (126, 118, 86)}
-_FOREST: dict[str, Colour] = {"spring": (74, 106, 52), "summer": (52, 84, 46), "autumn": (134, 92, 44), "winter": (88, 80, 66)}
-_CROP: dict[str, Colour] = {"spring": (112, 138, 66), "summer": (150, 142, 78), "autumn": (158, 132, 88), "winter": (128, 110, 84)}
+_GRASS: dict[str, Colour] = {
+    "spring": (112, 132, 82),
+    "summer": (104, 122, 76),
+    "autumn": (134, 124, 84),
+    "winter": (126, 120, 94),
+}
+_FOREST: dict[str, Colour] = {"spring": (76, 102, 58), "summer": (58, 84, 52), "autumn": (132, 96, 54), "winter": (92, 86, 72)}
+_CROP: dict[str, Colour] = {
+    "spring": (112, 138, 66),
+    "summer": (150, 142, 78),
+    "autumn": (158, 132, 88),
+    "winter": (128, 110, 84),
+}
 _CLIMATE_SEASON = {"tropical": "summer"}
 
 
@@ -66,18 +76,18 @@ def ground_materials(rng: np.random.Generator, climate: str, season: Season) -> 
         grass, forest, crop = (140, 130, 90), (84, 92, 60), (126, 134, 76)
     if climate == "boreal":
         forest = (48, 70, 50)
-    soil = {"arid": (196, 160, 116), "tropical": (168, 112, 78)}.get(climate, (156, 130, 102))
+    soil = {"arid": (196, 160, 116), "tropical": (160, 120, 92)}.get(climate, (156, 130, 102))
     water = [(34, 62, 78), (52, 82, 84), (30, 76, 98), (84, 96, 82)][rng.integers(4)]
     kinds = {
         "water": Material(water, "water", grain=0.015, ripple=0.05),
         "forest": Material(forest, "forest", grain=0.10, crowns=0.5),
         "cropland": Material(crop, "cropland", grain=0.06),
-        "grass": Material(grass, "grass", grain=0.10),
+        "grass": Material(grass, "grass", grain=0.08),
         "bare land": Material(soil, "bare land", grain=0.10),
         "built-up": Material((168, 164, 158), "built-up", grain=0.03),
         "road": Material((112, 112, 114), "road", grain=0.03),
         "beach": Material((222, 204, 166), "beach", grain=0.04),
-        "snow": Material((236, 240, 246), "snow", grain=0.02),
+        "snow": Material((214, 220, 230), "snow", grain=0.02),
     }
     jitter = rng.uniform(0.9, 1.1, (len(LAND_COVER), 1)) * rng.uniform(0.96, 1.04, (len(LAND_COVER), 3))
     jitter[LAND_COVER.index("snow")] = 1.0

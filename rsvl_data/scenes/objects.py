@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rsvl_data.scenes.canvas import Canvas
-from rsvl_data.scenes.geometry import Polygon, Pose, ellipse, shift
+from rsvl_data.scenes.geometry import Number, Polygon, Pose, shift, unit_circle
 from rsvl_data.scenes.land_cover import Colour, Material
 
 OBJECT_CATEGORIES: tuple[str, ...] = (
@@ -32,21 +32,56 @@ OBJECT_CATEGORIES: tuple[str, ...] = (
     "wind turbine",
 )
 
-CAR_COLOURS: tuple[Colour, ...] = ((236, 236, 238), (210, 212, 214), (150, 152, 156), (40, 42, 46), (72, 76, 84), (170, 34, 34), (38, 62, 130), (200, 190, 170))
-ROOF_COLOURS: tuple[Colour, ...] = ((168, 92, 70), (150, 108, 84), (122, 112, 106), (104, 100, 100), (176, 120, 92), (140, 132, 124), (96, 84, 78))
-FLAT_ROOF_COLOURS: tuple[Colour, ...] = ((206, 206, 202), (180, 182, 184), (156, 158, 160), (196, 186, 170), (134, 146, 158), (224, 224, 224), (120, 130, 148))
+CAR_COLOURS: tuple[Colour, ...] = (
+    (236, 236, 238),
+    (210, 212, 214),
+    (150, 152, 156),
+    (40, 42, 46),
+    (72, 76, 84),
+    (170, 34, 34),
+    (38, 62, 130),
+    (200, 190, 170),
+)
+ROOF_COLOURS: tuple[Colour, ...] = (
+    (168, 92, 70),
+    (150, 108, 84),
+    (122, 112, 106),
+    (104, 100, 100),
+    (176, 120, 92),
+    (140, 132, 124),
+    (96, 84, 78),
+)
+FLAT_ROOF_COLOURS: tuple[Colour, ...] = (
+    (206, 206, 202),
+    (180, 182, 184),
+    (156, 158, 160),
+    (196, 186, 170),
+    (134, 146, 158),
+    (224, 224, 224),
+    (120, 130, 148),
+)
 SHIP_COLOURS: tuple[Colour, ...] = ((150, 60, 50), (60, 70, 84), (46, 84, 70), (92, 92, 92), (168, 168, 164))
-CONTAINER_COLOURS: tuple[Colour, ...] = ((170, 64, 48), (58, 98, 148), (196, 168, 84), (82, 130, 92), (200, 200, 200), (140, 84, 52))
+CONTAINER_COLOURS: tuple[Colour, ...] = (
+    (170, 64, 48),
+    (58, 98, 148),
+    (196, 168, 84),
+    (82, 130, 92),
+    (200, 200, 200),
+    (140, 84, 52),
+)
 
 _AIRPLANE: tuple[tuple[float, float], ...] = (  # one half, nose to tail, of a twin-jet 1 long
     (0.5, 0.0), (0.485, 0.022), (0.44, 0.045), (0.16, 0.05), (-0.09, 0.44), (-0.15, 0.46), (-0.10, 0.30), (-0.09, 0.05),
     (-0.33, 0.035), (-0.44, 0.17), (-0.48, 0.175), (-0.46, 0.03), (-0.5, 0.0),
 )  # fmt: skip
 _AIRPLANE_OUTLINE = [*_AIRPLANE, *((u, -v) for u, v in _AIRPLANE[-2:0:-1])]
-_HULL: tuple[tuple[float, float], ...] = ((0.5, 0.0), (0.44, 0.26), (0.34, 0.46), (0.22, 0.5), (-0.42, 0.5), (-0.5, 0.36), (-0.5, -0.36), (-0.42, -0.5), (0.22, -0.5), (0.34, -0.46), (0.44, -0.26))  # fmt: skip
+_HULL: tuple[tuple[float, float], ...] = (  # bow first, 1 long and 1 wide
+    (0.5, 0.0), (0.44, 0.26), (0.34, 0.46), (0.22, 0.5), (-0.42, 0.5), (-0.5, 0.36),
+    (-0.5, -0.36), (-0.42, -0.5), (0.22, -0.5), (0.34, -0.46), (0.44, -0.26),
+)  # fmt: skip
 
 
-def paint(colour: Colour, cover: str, grain: float = 0.02) -> Material:
+def paint(colour: Colour, cover: str, grain: Number = 0.02) -> Material:
     return Material(colour, cover, grain=grain)
 
 
@@ -54,18 +89,20 @@ def choose(rng: np.random.Generator, colours: Sequence[Colour]) -> Colour:
     return colours[int(rng.integers(len(colours)))]
 
 
-def airplane(canvas: Canvas, pose: Pose, length_m: float, stripe: Colour) -> None:
+def airplane(canvas: Canvas, pose: Pose, length_m: Number, stripe: Colour) -> None:
     outline = pose.points((u * length_m, v * length_m) for u, v in _AIRPLANE_OUTLINE)
     wing = length_m * 0.12
     parts = [(outline, paint((226, 228, 230), "built-up"))]
     for side in (-1, 1):
-        parts.append((pose.rect(0.08 * length_m, side * wing, 0.09 * length_m, 0.04 * length_m), paint((150, 154, 160), "built-up")))
+        parts.append(
+            (pose.rect(0.08 * length_m, side * wing, 0.09 * length_m, 0.04 * length_m), paint((150, 154, 160), "built-up"))
+        )
     parts.append((pose.rect(0.0, 0.0, 0.86 * length_m, 0.055 * length_m), paint((250, 250, 250), "built-up")))
     parts.append((pose.rect(-0.42 * length_m, 0.0, 0.13 * length_m, 0.05 * length_m), paint(stripe, "built-up")))
     canvas.stand("airplane", outline, parts, height_m=length_m * 0.10)
 
 
-def ship(canvas: Canvas, rng: np.random.Generator, pose: Pose, length_m: float) -> None:
+def ship(canvas: Canvas, rng: np.random.Generator, pose: Pose, length_m: Number) -> None:
     width = length_m * rng.uniform(0.15, 0.19)
     outline = pose.points((u * length_m, v * width) for u, v in _HULL)
     hull, deck = choose(rng, SHIP_COLOURS), choose(rng, ((196, 190, 180), (150, 96, 76), (120, 132, 126), (206, 206, 204)))
@@ -74,7 +111,12 @@ def ship(canvas: Canvas, rng: np.random.Generator, pose: Pose, length_m: float) 
     if rng.random() < 0.5:
         for u in np.arange(-0.24, 0.34, 0.075).tolist():
             for v in (-0.22, 0.0, 0.22):
-                parts.append((pose.rect(u * length_m, v * width, 0.068 * length_m, 0.2 * width), paint(choose(rng, CONTAINER_COLOURS), "water")))
+                parts.append(
+                    (
+                        pose.rect(u * length_m, v * width, 0.068 * length_m, 0.2 * width),
+                        paint(choose(rng, CONTAINER_COLOURS), "water"),
+                    )
+                )
     else:
         for u in (-0.15, 0.03, 0.21):
             parts.append((pose.rect(u * length_m, 0, 0.13 * length_m, 0.5 * width), paint((112, 110, 108), "water")))
@@ -82,12 +124,14 @@ def ship(canvas: Canvas, rng: np.random.Generator, pose: Pose, length_m: float) 
     canvas.stand("ship", outline, parts, height_m=min(length_m * 0.06, 9.0))
 
 
-def boat(canvas: Canvas, pose: Pose, length_m: float) -> None:
+def boat(canvas: Canvas, pose: Pose, length_m: Number) -> None:
     """A yacht or motor boat; its category is ship."""
     width = length_m * 0.3
     outline = pose.points((u * length_m, v * width) for u, v in _HULL)
     cabin = pose.rect(-0.12 * length_m, 0, 0.36 * length_m, 0.56 * width)
-    canvas.stand("ship", outline, [(outline, paint((240, 240, 238), "water")), (cabin, paint((176, 186, 196), "water"))], height_m=1.6)
+    canvas.stand(
+        "ship", outline, [(outline, paint((240, 240, 238), "water")), (cabin, paint((176, 186, 196), "water"))], height_m=1.6
+    )
 
 
 def vehicle(canvas: Canvas, rng: np.random.Generator, pose: Pose, on: str, truck: bool = False) -> None:
@@ -103,7 +147,7 @@ def vehicle(canvas: Canvas, rng: np.random.Generator, pose: Pose, on: str, truck
     canvas.stand("vehicle", outline, parts, height)
 
 
-def train(canvas: Canvas, rng: np.random.Generator, pose: Pose, length_m: float) -> None:
+def train(canvas: Canvas, rng: np.random.Generator, pose: Pose, length_m: Number) -> None:
     """Pose is the middle of the train; the wagons share one colour scheme."""
     outline = pose.rect(0, 0, length_m, 3.0)
     body = choose(rng, ((196, 196, 198), (150, 52, 46), (60, 84, 128), (126, 96, 70), (78, 104, 84)))
@@ -116,7 +160,7 @@ def train(canvas: Canvas, rng: np.random.Generator, pose: Pose, length_m: float)
     canvas.stand("train", outline, parts, height_m=4.0)
 
 
-def storage_tank(canvas: Canvas, pose: Pose, radius_m: float, colour: Colour) -> None:
+def storage_tank(canvas: Canvas, pose: Pose, radius_m: Number, colour: Colour) -> None:
     outline = pose.circle(0, 0, radius_m, 28)
     height = min(12.0, radius_m * 0.8)
     sx, sy = canvas.site.shadow
@@ -130,7 +174,9 @@ def storage_tank(canvas: Canvas, pose: Pose, radius_m: float, colour: Colour) ->
     canvas.stand("storage tank", outline, parts, height)
 
 
-def flat_building(canvas: Canvas, rng: np.random.Generator, pose: Pose, length_m: float, width_m: float, height_m: float, ribs: bool = False) -> None:
+def flat_building(
+    canvas: Canvas, rng: np.random.Generator, pose: Pose, length_m: Number, width_m: Number, height_m: Number, ribs: bool = False
+) -> None:
     """Parapet, flat or ribbed roof, a few air conditioners."""
     outline = pose.rect(0, 0, length_m, width_m)
     roof = Material(choose(rng, FLAT_ROOF_COLOURS), "built-up", grain=0.03)
@@ -145,7 +191,9 @@ def flat_building(canvas: Canvas, rng: np.random.Generator, pose: Pose, length_m
     canvas.stand("building", outline, parts, height_m)
 
 
-def ridge_house(canvas: Canvas, rng: np.random.Generator, pose: Pose, length_m: float, width_m: float, colour: Colour, hip: bool) -> None:
+def ridge_house(
+    canvas: Canvas, rng: np.random.Generator, pose: Pose, length_m: Number, width_m: Number, colour: Colour, hip: bool
+) -> None:
     """A pitched roof along u: the slope towards the sun is bright, the other dark."""
     a, b = length_m / 2, width_m / 2
     end = a - b * 0.9 if hip else a
@@ -159,6 +207,7 @@ def ridge_house(canvas: Canvas, rng: np.random.Generator, pose: Pose, length_m: 
     roof = Material(colour, "built-up", grain=0.03)
     p0, p1, p2, p3 = outline
     parts = [
+        (outline, roof),
         ([p3, p2, ridge[1], ridge[0]], roof.tinted(tones[0])),
         ([p0, p1, ridge[1], ridge[0]], roof.tinted(tones[1])),
     ]
@@ -169,20 +218,22 @@ def ridge_house(canvas: Canvas, rng: np.random.Generator, pose: Pose, length_m: 
     canvas.stand("building", outline, parts, height_m=6.0)
 
 
-def swimming_pool(canvas: Canvas, pose: Pose, length_m: float) -> None:
+def swimming_pool(canvas: Canvas, pose: Pose, length_m: Number) -> None:
     outline = pose.rect(0, 0, length_m, length_m * 0.5)
     deck = pose.rect(0, 0, length_m + 3, length_m * 0.5 + 3)
     canvas.mark(deck, paint((214, 206, 192), "built-up"))
     canvas.stand("swimming pool", outline, [(outline, Material((84, 190, 214), "water", grain=0.0, ripple=0.03))])
 
 
-def greenhouse(canvas: Canvas, pose: Pose, length_m: float, width_m: float, colour: Colour) -> None:
+def greenhouse(canvas: Canvas, pose: Pose, length_m: Number, width_m: Number, colour: Colour) -> None:
     outline = pose.rect(0, 0, length_m, width_m)
     glass = Material(colour, "built-up", grain=0.04).rows(pose.angle, 4.0, 0.10)
-    canvas.stand("greenhouse", outline, [(outline, glass), (pose.rect(0, 0, length_m, width_m * 0.06), glass.tinted(1.15))], height_m=4.5)
+    canvas.stand(
+        "greenhouse", outline, [(outline, glass), (pose.rect(0, 0, length_m, width_m * 0.06), glass.tinted(1.15))], height_m=4.5
+    )
 
 
-def solar_panel(canvas: Canvas, pose: Pose, length_m: float, width_m: float) -> None:
+def solar_panel(canvas: Canvas, pose: Pose, length_m: Number, width_m: Number) -> None:
     outline = pose.rect(0, 0, length_m, width_m)
     cells = Material((44, 58, 96), "built-up", grain=0.04)
     parts = [(outline, cells), (pose.rect(0, 0, length_m, 0.35), cells.tinted(1.6))]
@@ -209,7 +260,7 @@ def court(canvas: Canvas, pose: Pose, category: str, colour: Colour, surround: C
     canvas.stand(category, outline, parts)
 
 
-def soccer_field(canvas: Canvas, pose: Pose, length_m: float, width_m: float, grass: Material) -> None:
+def soccer_field(canvas: Canvas, pose: Pose, length_m: Number, width_m: Number, grass: Material) -> None:
     outline = pose.rect(0, 0, length_m, width_m)
     white = paint((236, 240, 232), "grass")
     line = max(0.4, 1 / canvas.px_per_m)
@@ -224,11 +275,14 @@ def soccer_field(canvas: Canvas, pose: Pose, length_m: float, width_m: float, gr
     parts += [(pose.circle(0, 0, 9.15, 24), white), (pose.circle(0, 0, 9.15 - line, 24), grass)]
     for side in (-1, 1):
         box = side * (length_m / 2 - 2 - 8.25)
-        parts += [(pose.rect(box, 0, 16.5, 40.3), white), (pose.rect(box + side * line / 2, 0, 16.5 - line, 40.3 - 2 * line), grass)]
+        parts += [
+            (pose.rect(box, 0, 16.5, 40.3), white),
+            (pose.rect(box + side * line / 2, 0, 16.5 - line, 40.3 - 2 * line), grass),
+        ]
     canvas.stand("soccer field", outline, parts)
 
 
-def wind_turbine(canvas: Canvas, pose: Pose, radius_m: float) -> None:
+def wind_turbine(canvas: Canvas, pose: Pose, radius_m: Number) -> None:
     """Three blades around a hub, seen from above: a thin bar and a nacelle, and a long shadow."""
     hub = pose.circle(0, 0, radius_m * 0.14, 10)
     sx, sy = canvas.site.shadow
@@ -247,15 +301,23 @@ def wind_turbine(canvas: Canvas, pose: Pose, radius_m: float) -> None:
     canvas.stand("wind turbine", outline, [(blades, white), (hub, white)])
 
 
-def trees(canvas: Canvas, rng: np.random.Generator, places: Sequence[tuple[float, float]], radius_m: tuple[float, float], cover: str = "forest") -> None:
+def trees(
+    canvas: Canvas,
+    rng: np.random.Generator,
+    places: Sequence[tuple[Number, Number]],
+    radius_m: tuple[Number, Number],
+    cover: str = "forest",
+) -> None:
     """Round crowns, lighter towards the sun."""
-    leaf = canvas.ground["forest"]
-    base = Material(leaf.colour, cover, grain=0.12, crowns=0.25)
+    base = Material(canvas.ground["forest"].colour, cover, grain=0.12, crowns=0.25)
+    looks = [(base.tinted(0.8 * tone), base.tinted(1.2 * tone)) for tone in (0.88, 1.0, 1.12)]
     sx, sy = canvas.site.shadow
     reach = max(math.hypot(sx, sy), 1e-6)
     radii = rng.uniform(*radius_m, len(places)).tolist()
     tones = rng.integers(0, 3, len(places)).tolist()
     for (x, y), r, tone in zip(places, radii, tones, strict=True):
-        crown = base.tinted((0.86, 1.0, 1.12)[tone])
-        lit = ellipse(x - 0.28 * r * sx / reach, y - 0.28 * r * sy / reach, 0.62 * r, 0.62 * r, 0, 8)
-        canvas.stand(None, ellipse(x, y, r, r, 0, 10), [(ellipse(x, y, r, r, 0, 10), crown.tinted(0.8)), (lit, crown.tinted(1.22))], min(1.5 * r, 7.9))
+        dark, light = looks[tone]
+        lit_x, lit_y = x - 0.28 * r * sx / reach, y - 0.28 * r * sy / reach
+        crown = [(x + r * c, y + r * s) for c, s in unit_circle(10)]
+        lit = [(lit_x + 0.62 * r * c, lit_y + 0.62 * r * s) for c, s in unit_circle(8)]
+        canvas.stand(None, crown, [(crown, dark), (lit, light)], min(1.5 * r, 7.9))

@@ -13,7 +13,7 @@ from rsvl_data.scenes.land_cover import LAND_COVER
 _TILE_PX = 512
 _CROWN_PX = 10  # a tree crown in the crown tile
 _CROWN_M = 8.0  # and on the ground
-_SHADE = np.array([0.62, 0.58, 0.50], dtype=np.float32)  # what a shadow takes of R, G, B: the sky still lights it, bluish
+_SHADE = (0.60, 0.56, 0.48)  # what a shadow takes of R, G, B: the sky still lights it, bluish
 _HAZE = np.array([196, 204, 214], dtype=np.float32)
 
 
@@ -31,25 +31,29 @@ def middle(canvas: Canvas, layer: Image.Image) -> UInt8[np.ndarray, "h w"]:
 
 
 def sensor_image(canvas: Canvas, rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
-    """`rng` is asked the same number of times at every image size, but for the sensor noise that comes last."""
-    rgb = _base_colours(canvas)
+    """`rng` is asked the same questions at every image size: the place stays the same."""
+    n = canvas.size_px
     brightness = _texture(canvas, rng)
-    tint = _patch(rng, 40, canvas.size_px)
-    brightness += 1 + 0.08 * tint
+    brightness += 1 + np.float32(0.07) * _patch(rng, 40, n)
     if canvas.relief is not None:
         brightness *= _hillshade(canvas)
-    shadow = np.asarray(canvas.shadow.reduce(canvas.factor), dtype=np.float32)[..., None] * (_SHADE / 255)
+    shadow = np.asarray(canvas.shadow.reduce(canvas.factor), dtype=np.float32) * np.float32(1 / 255)
     light, air = _exposure(canvas, rng)
-    rgb *= brightness[..., None]
-    rgb *= (1 - shadow) * light
-    rgb += air + _sensor_noise(rng, canvas.size_px)
-    return np.clip(rgb, 0, 255, out=rgb).astype(np.uint8)
+    noise = _sensor_noise(rng, n)
+    image = np.empty((n, n, 3), dtype=np.uint8)
+    for channel in range(3):  # planes: numpy is slow on a last axis of 3
+        plane = _base_colour(canvas, channel) * brightness
+        plane *= light[channel] - np.float32(_SHADE[channel]) * light[channel] * shadow
+        plane += noise
+        plane += air[channel]
+        image[..., channel] = np.clip(plane, 0, 255, out=plane)
+    return image
 
 
-def _base_colours(canvas: Canvas) -> Float32[np.ndarray, "h w 3"]:
-    colours = Image.frombytes("P", canvas.material.size, canvas.material.tobytes())
-    colours.putpalette([c for material in canvas.palette for c in material.colour])
-    return np.asarray(colours.convert("RGB").reduce(canvas.factor), dtype=np.float32)
+def _base_colour(canvas: Canvas, channel: int) -> Float32[np.ndarray, "h w"]:
+    table = [material.colour[channel] for material in canvas.palette]
+    plane = canvas.material.point(table + [0] * (256 - len(table)))
+    return np.asarray(plane.reduce(canvas.factor), dtype=np.float32)
 
 
 def _exposure(canvas: Canvas, rng: np.random.Generator) -> tuple[Float32[np.ndarray, " 3"], Float32[np.ndarray, " 3"]]:
@@ -61,9 +65,16 @@ def _exposure(canvas: Canvas, rng: np.random.Generator) -> tuple[Float32[np.ndar
     return light, (_HAZE * haze - 110 * (contrast - 1) * (1 - haze)).astype(np.float32)
 
 
-def _sensor_noise(rng: np.random.Generator, size_px: int) -> Float32[np.ndarray, "h w 1"]:
-    strength = np.float32(rng.uniform(1.0, 4.0))
-    return rng.standard_normal((size_px, size_px, 1), dtype=np.float32) * strength
+@cache
+def _noise_tile() -> Float32[np.ndarray, "k k"]:
+    return np.random.default_rng(3).standard_normal((1024, 1024), dtype=np.float32)
+
+
+def _sensor_noise(rng: np.random.Generator, size_px: int) -> Float32[np.ndarray, "h w"]:
+    """A piece of one large sheet of white noise: drawing it anew would cost a tenth of a scene."""
+    strength = np.float32(rng.uniform(1.0, 3.5))
+    x, y = (rng.uniform(0, 1, 2) * (1024 - size_px)).astype(int)
+    return _noise_tile()[y : y + size_px, x : x + size_px] * strength
 
 
 def _texture(canvas: Canvas, rng: np.random.Generator) -> Float32[np.ndarray, "h w"]:
@@ -115,7 +126,11 @@ def _crown_tile() -> Image.Image:
     """Heights of a closed canopy: at every pixel the highest of the domes around it."""
     cells = 80
     rng = np.random.default_rng(2)
-    offset, radius, top = rng.uniform(0, 1, (2, cells, cells)), rng.uniform(0.6, 1.1, (cells, cells)), rng.uniform(0.5, 1.0, (cells, cells))
+    offset, radius, top = (
+        rng.uniform(0, 1, (2, cells, cells)),
+        rng.uniform(0.6, 1.1, (cells, cells)),
+        rng.uniform(0.5, 1.0, (cells, cells)),
+    )
     grid = (np.arange(cells * _CROWN_PX) + 0.5) / _CROWN_PX
     own = grid.astype(int)
     height = np.zeros((grid.size, grid.size), dtype=np.float32)
@@ -172,10 +187,12 @@ def _hillshade(canvas: Canvas) -> Float32[np.ndarray, "h w"]:
     rise = np.zeros((n, n), dtype=np.float32)
     rise[:, 1:-1] = (height[:, 2:] - height[:, :-2]) * np.float32(sx / (2 * gsd))
     rise[1:-1] += (height[2:] - height[:-2]) * np.float32(sy / (2 * gsd))
-    return np.clip(1 - 0.75 * rise, 0.35, 1.45).astype(np.float32)
+    return 1 + np.float32(0.42) * np.tanh(np.float32(-1.6) * rise)
 
 
-def fractal_field(rng: np.random.Generator, cells: int = 3, octaves: int = 4, falloff: float = 0.5, px: int = 64) -> Float[np.ndarray, "k k"]:
+def fractal_field(
+    rng: np.random.Generator, cells: int = 3, octaves: int = 4, falloff: float = 0.5, px: int = 64
+) -> Float[np.ndarray, "k k"]:
     """A coarse random field over the frame, about unit variance: bicubic noise of `cells` bumps across and finer octaves."""
     total = np.zeros((px, px), dtype=np.float32)
     for octave in range(octaves):
@@ -183,3 +200,13 @@ def fractal_field(rng: np.random.Generator, cells: int = 3, octaves: int = 4, fa
         grid = Image.fromarray(rng.standard_normal((n, n)).astype(np.float32))
         total += falloff**octave * np.asarray(grid.resize((px, px), Image.Resampling.BICUBIC))
     return total / float(total.std())
+
+
+def terrain_field(rng: np.random.Generator, exponent: float, cut: float = 1.5, px: int = 128) -> Float[np.ndarray, "k k"]:
+    """Relief without a grid to it: noise with spectrum 1/f^exponent, nothing longer than 1/`cut` of the frame, unit variance."""
+    side = px + px // 4  # the noise wraps around; the frame is not to show that
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+    spectrum = np.maximum(frequency, cut / px) ** -exponent
+    spectrum[0, 0] = 0
+    noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((side, side))) * spectrum, s=(side, side))[:px, :px]
+    return noise / float(noise.std())

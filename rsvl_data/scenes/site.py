@@ -53,7 +53,14 @@ _PEAKS: tuple[tuple[float, float, float, float, str], ...] = (
     (169.8, -43.8, 170.6, -43.4, "alpine"),  # Southern Alps
     (-117.5, 51, -116, 52, "alpine"),  # Rockies
 )
-PLACES = {"land": _LAND, "dry": _DRY, "coast": _COAST, "islands": _ISLANDS, "peaks": _PEAKS, "anywhere": _LAND + _DRY[:2] + _COAST[:6]}
+PLACES = {
+    "land": _LAND,
+    "dry": _DRY,
+    "coast": _COAST,
+    "islands": _ISLANDS,
+    "peaks": _PEAKS,
+    "anywhere": _LAND + _DRY[:2] + _COAST[:6],
+}
 
 # The first month of each meteorological season in the northern hemisphere; six months later in the southern.
 _FIRST_MONTH: dict[Season, int] = {"spring": 3, "summer": 6, "autumn": 9, "winter": 12}

@@ -43,8 +43,11 @@ def given_split(name: str | None, where: str) -> str | None:
 class Source(Protocol):
     """`note` is a sentence that must stand beside every number measured on these data, or None."""
 
-    name: str
-    note: str | None
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def note(self) -> str | None: ...
 
     def entries(self) -> Iterator[Entry]:
         """In a stable order. No image is opened."""

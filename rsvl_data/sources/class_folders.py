@@ -26,7 +26,7 @@ def find(path: Path) -> Path | None:
     return None
 
 
-def open(root: Path, name: str) -> ImageFiles:  # noqa: A001 - every source module has `find` and `open`
+def open(root: Path, name: str) -> ImageFiles:
     return ImageFiles(name, root, lambda: list_entries(root))
 
 

@@ -22,7 +22,7 @@ def find(path: Path) -> Path | None:
     return next(iter(sorted(path.glob("dataset*.json"))), None)
 
 
-def open(path: Path, name: str) -> ImageFiles:  # noqa: A001
+def open(path: Path, name: str) -> ImageFiles:
     return ImageFiles(name, path.parent, lambda: list_entries(path))
 
 

@@ -36,7 +36,7 @@ def _has_columns(path: Path) -> bool:
     return _pick(first, _IMAGE) is not None and _pick(first, _CAPTION) is not None
 
 
-def open(path: Path, name: str) -> ImageFiles:  # noqa: A001
+def open(path: Path, name: str) -> ImageFiles:
     return ImageFiles(name, path.parent, lambda: list_entries(path))
 
 
@@ -51,7 +51,11 @@ def list_entries(path: Path) -> Iterator[Entry]:
         if image in joined:
             joined[image].facts["captions"] += captions
         else:
-            joined[image] = Entry(image, given_split(row.get("split"), f"{path}: row {number}"), {**_facts(row, path), "path": _locate(path, image), "captions": captions})
+            joined[image] = Entry(
+                image,
+                given_split(row.get("split"), f"{path}: row {number}"),
+                {**_facts(row, path), "path": _locate(path, image), "captions": captions},
+            )
     yield from joined.values()
 
 

@@ -1,0 +1,42 @@
+"""Which model was measured on which data, and how the images came to it: the parts of a Result that let a reader repeat it."""
+
+import hashlib
+import json
+from typing import Any
+
+from evaluation.bootstrap import Interval
+from evaluation.embed import Encoder, EvalPrecision
+from evaluation.result import Metric
+from rsvl_data.shards import Dataset
+from rsvl_data.transforms import Engine, Preprocess
+from rsvl_data.version import code_version
+
+
+def origin(
+    encoder: Encoder, dataset: Dataset, split: str, engine: Engine, precision: EvalPrecision, **facts: Any
+) -> dict[str, Any]:
+    """The fields of a Result that say where it comes from; `facts` about the data that took part are added to `data`.
+
+    `data["sha256"]` is of the manifest's lines for the shards of this split, which hold the shards' own checksums.
+    """
+    lines = [json.dumps(shard, sort_keys=True) for shard in dataset.manifest["shards"] if shard["split"] == split]
+    data_sha256 = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return {
+        "dataset": dataset.name,
+        "split": split,
+        "model": {"name": encoder.name, "sha256": encoder.weights_sha256()},
+        "data": {"name": dataset.name, "note": dataset.note, "sha256": data_sha256, **facts},
+        "preprocessing": preprocessing_text(encoder.preprocess, engine, precision),
+        "code": code_version(),
+    }
+
+
+def preprocessing_text(preprocess: Preprocess, engine: Engine, precision: EvalPrecision) -> str:
+    """All that changes a pixel or its rounding: `224 px, shortest, bicubic, mean 0.5 0.5 0.5, std ..., decoded exact, fp32`."""
+    mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (preprocess.mean, preprocess.std))
+    view = f"{preprocess.size} px, {preprocess.resize_mode}, {preprocess.interpolation}"
+    return f"{view}, mean {mean}, std {std}, decoded {engine}, {precision}"
+
+
+def as_metric(interval: Interval, chance: float | None = None, *, higher_is_better: bool = True) -> Metric:
+    return Metric(interval.value, interval.low, interval.high, chance, higher_is_better)

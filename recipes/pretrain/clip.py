@@ -1,0 +1,105 @@
+"""CLIP pretraining on shards: any open_clip model, one process or many.
+
+rsvl run pretrain/clip --data DATASET --out RUN --model ViT-B-32
+torchrun --nproc_per_node 8 -m recipes.pretrain.clip --data DATASET --out RUN --model ViT-B-32
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from evaluation.benchmarks.zero_shot import zero_shot
+from recipes.config import save_config
+from rsvl_data.loader import LoaderConfig
+from rsvl_data.sample import CaptionKind
+from rsvl_data.shards import Dataset
+from rsvl_data.transforms import Augment
+from rsvl_pretrain.model import DualEncoder
+from rsvl_pretrain.objectives import ClipObjective
+from rsvl_pretrain.optim import OptimConfig
+from rsvl_pretrain.train import Evaluator, TrainConfig, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    data: Path
+    """dataset folder, as `rsvl run data/...` writes it"""
+    out: Path
+    """run folder"""
+    model: str = "ViT-B-32"
+    """what to start from: an open_clip architecture (fresh weights), ARCHITECTURE,TAG, hf-hub:org/name, local-dir:PATH, a run folder"""
+    batch_size: int = 256
+    """samples a step, over all processes together"""
+    workers: int = 2
+    """loader processes, each"""
+    augment: Literal["none", "open_clip", "rs"] = "open_clip"
+    """random view of the training image: none; open_clip's crop; rs adds flips and turns, which captions that say `left` contradict"""
+    caption_kinds: tuple[CaptionKind, ...] | None = None
+    """draw from these kinds of caption alone: human, alt, label, meta, vlm, ..."""
+    lang: str | None = None
+    """draw captions of this language alone, ISO 639-1"""
+    duplicates_are_negatives: bool = True
+    """False: two samples of a batch with the same caption do not push each other apart. True is what released recipes do"""
+    seed: int = 0
+    """of fresh weights, order, captions and views"""
+    resume: str | None = None
+    """`latest`, or the path of a checkpoint"""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def run(options: Options) -> DualEncoder:
+    dataset = Dataset.open(options.data)
+    torch.manual_seed(options.seed)
+    encoder = DualEncoder.load(options.model)
+    save_config(options.out, "pretrain/clip", options)
+    return train(
+        ClipObjective(encoder, options.duplicates_are_negatives),
+        dataset,
+        options.out,
+        config=options.train,
+        optim=options.optim,
+        loader=LoaderConfig(
+            batch_size=options.batch_size,
+            workers=options.workers,
+            seed=options.seed,
+            augment=Augment(options.augment),
+            caption_kinds=options.caption_kinds,
+            lang=options.lang,
+        ),
+        seed=options.seed,
+        resume=options.resume,
+        evaluators=val_evaluators(dataset) if "val" in dataset.splits else None,
+    )
+
+
+def val_evaluators(dataset: Dataset) -> dict[str, Evaluator]:
+    """Numbers on val to watch while training; the test split is not touched."""
+    evaluators: dict[str, Evaluator] = {}
+    if any(dataset.table("val", ["label"])["label"].to_pylist()):
+        evaluators["val"] = lambda encoder: {"acc1": zero_shot(encoder, dataset, "val", num_bootstrap=1).metrics["acc1"].value}
+    return evaluators
+
+
+def smoke(folder: Path) -> Options:
+    """Ten steps of the tiny model on 48 scenes."""
+    from recipes.cli import recipe_module
+
+    scenes = recipe_module("data/scenes")
+    scenes.run(scenes.smoke(folder))
+    return Options(
+        data=folder / "dataset",
+        out=folder / "run",
+        model="rsvl-tiny",
+        batch_size=8,
+        train=TrainConfig(steps=10, save_every=5, eval_every=5),
+    )
+
+
+if __name__ == "__main__":
+    from recipes.cli import main
+
+    sys.exit(main(["run", "pretrain/clip", *sys.argv[1:]]))

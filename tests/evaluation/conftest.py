@@ -1,0 +1,140 @@
+"""Golden numbers of the official implementations, and an encoder and a dataset small enough to know by heart."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from rsvl_data.sample import Caption, Sample
+from rsvl_data.shards import Dataset, write_shard
+from rsvl_data.transforms import Preprocess
+
+SHARED = Path(os.environ.get("RSVL_SHARED", Path(__file__).parents[2].parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """Parameters and arrays of `fixtures/evaluation/NAME`; skips where the fixtures are not on this machine."""
+
+    def load(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        path = SHARED / "fixtures" / "evaluation" / f"{name}.json"
+        if not path.is_file():
+            pytest.skip(f"no fixtures at {SHARED}; set RSVL_SHARED to the folder that holds fixtures/evaluation")
+        arrays = path.with_suffix(".npz")
+        return json.loads(path.read_text()), dict(np.load(arrays)) if arrays.is_file() else {}
+
+    return load
+
+
+class ColourEncoder(nn.Module):
+    """Knows an image by its mean colour and a text by the colour words in it: red, green, blue."""
+
+    words = ("red", "green", "blue")
+
+    def __init__(self, name: str = "colour") -> None:
+        super().__init__()
+        self.name, self.preprocess, self.calls = name, Preprocess(size=8), []
+        self.weight = nn.Parameter(torch.ones(1))
+
+    @property
+    def model(self) -> "ColourEncoder":
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
+
+    def encode_image(self, images: torch.Tensor) -> torch.Tensor:
+        assert not self.training and images.dtype == torch.uint8
+        self.calls.append(len(images))
+        return nn.functional.normalize(images.float().mean((2, 3)) * self.weight, dim=-1)
+
+    def tokenizer(self, texts: Sequence[str]) -> torch.Tensor:
+        self.calls.append(list(texts))
+        return torch.tensor([[float(word in text) + 0.01 for word in self.words] for text in texts])
+
+    def encode_text(self, texts: Sequence[str] | torch.Tensor, normalize: bool = True) -> torch.Tensor:
+        counts = texts if isinstance(texts, torch.Tensor) else self.tokenizer(texts)
+        embeds = counts * self.weight * (counts.sum(1, keepdim=True) * 7)
+        return nn.functional.normalize(embeds, dim=-1) if normalize else embeds
+
+    def weights_sha256(self) -> str:
+        return "0" * 64
+
+
+@pytest.fixture
+def encoder() -> ColourEncoder:
+    return ColourEncoder()
+
+
+def painted(key: str, colour: tuple[int, int, int], label: str | None = None, captions: Sequence[Caption] = ()) -> Sample:
+    buffer = io.BytesIO()
+    Image.new("RGB", (12, 10), colour).save(buffer, "PNG")
+    content = buffer.getvalue()
+    return Sample(
+        key=key,
+        width=12,
+        height=10,
+        sha256=hashlib.sha256(content).hexdigest(),
+        label=label,
+        captions=list(captions),
+        image=content,
+    )
+
+
+def write_dataset(root: Path, splits: dict[str, list[list[Sample]]], note: str | None = None) -> Dataset:
+    """`splits[name]` is a list of shards."""
+    shards = []
+    for split, parts in splits.items():
+        for number, samples in enumerate(parts):
+            line = write_shard(root / "data", f"{split}-{number:05d}", iter(samples), image_suffix="png")
+            shards.append({**line, "split": split})
+    counts = {split: sum(map(len, parts)) for split, parts in splits.items()}
+    manifest = {"format_version": 1, "name": "tiny", "note": note, "splits": counts, "shards": shards, "stages": []}
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    return Dataset.open(root)
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Dataset:
+    """Two test shards with five images, one of them labelled wrongly, and a class that only the train split has.
+
+    Captions: r0 and r1 share a sentence but for case and stop; b0 has one in Portuguese only.
+    """
+    a_red, deep_red = Caption(text="a red field ."), Caption(text="deep red")
+    test = [
+        [
+            painted("r0", (250, 5, 5), "red_field", [a_red, deep_red]),
+            painted("r1", (240, 20, 10), "red_field", [Caption(text="A red field")]),
+            painted("g0", (5, 250, 5), "GreenField", [Caption(text="green all over")]),
+        ],
+        [
+            painted("g1", (200, 60, 60), "GreenField", [Caption(text="green and red")]),
+            painted("b0", (0, 0, 250), "blue", [Caption(text="campo azul", lang="pt")]),
+        ],
+    ]
+    train, plain = [painted("y0", (0, 0, 9), "yellow")], [painted("p0", (9, 0, 0))]
+    return write_dataset(tmp_path / "tiny", {"train": [train], "test": test, "plain": [plain]}, "painted by a test")
+
+
+@pytest.fixture
+def same_words(tmp_path: Path) -> Dataset:
+    """Two images with one and the same caption."""
+    samples = [painted(key, (250, 5, 5), None, [Caption(text="red")]) for key in ("a", "b")]
+    return write_dataset(tmp_path / "same", {"test": [samples]})
+
+
+@pytest.fixture
+def numbered(tmp_path: Path) -> Dataset:
+    """Twelve images k0 to k11 of different colours, each with a caption that says its number and nothing of its colour."""
+    samples = [painted(f"k{i}", (20 * i, 255 - 20 * i, 9 * i), None, [Caption(text=f"number {i}")]) for i in range(12)]
+    return write_dataset(tmp_path / "numbered", {"test": [samples]})

@@ -1,0 +1,185 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation.benchmarks.retrieval import retrieval
+from evaluation.benchmarks.zero_shot import zero_shot
+from evaluation.result import Result
+from rsvl_data.errors import DataError
+from rsvl_data.shards import Dataset
+from rsvl_data.version import code_version
+
+
+@pytest.fixture
+def colours_without_labels(colours) -> Dataset:
+    manifest = {**colours.manifest, "splits": {"plain": 1}}
+    manifest["shards"] = [{**s, "split": "plain"} for s in colours.manifest["shards"] if s["name"] == "plain-00000"]
+    return Dataset(colours.root, manifest)
+
+
+def test_zero_shot_of_colours(encoder, colours):
+    result = zero_shot(encoder, colours, "test", num_bootstrap=200)
+    # g1 is reddish but labelled green: one of five is wrong; "yellow" has no image in this split but is a class
+    classes = ["GreenField", "blue", "red_field", "yellow"]
+    assert result.details["confusion"] == {"classes": classes, "counts": [[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 0]]}
+    assert result.per_class == {"GreenField": 0.5, "blue": 1.0, "red_field": 1.0}
+    assert result.metrics["acc1"].value == 0.8 and result.metrics["acc1"].chance == 0.25
+    assert result.metrics["acc5"].value == result.metrics["acc5"].chance == result.metrics["acc5"].low == 1
+    assert result.metrics["mean_per_class_recall"].value == pytest.approx(2.5 / 3)
+    assert result.metrics["acc1"].low < 0.8 < result.metrics["acc1"].high
+    assert (result.task, result.dataset, result.split, result.protocol, result.n) == ("zero_shot", "tiny", "test", "rsvl", 5)
+    assert result.details["items"]["truth"] == [2, 2, 0, 0, 1]
+    assert [rank == 1 for rank in result.details["items"]["rank"]] == [True, True, True, False, True]
+    assert result.details["class_words"]["GreenField"] == "green field"
+
+
+def test_a_result_says_where_it_comes_from(encoder, colours, tmp_path):
+    result = zero_shot(encoder, colours, "test", num_bootstrap=50, seed=3)
+    assert result.model == {"name": "colour", "sha256": "0" * 64}
+    assert result.data["note"] == "painted by a test" and result.data["without_label"] == 0
+    assert result.prompts.startswith("rsvl-") and result.code == code_version() and result.seed == 3
+    expected = "8 px, shortest, bicubic, mean 0.4815 0.4578 0.4082, std 0.2686 0.2613 0.2758, decoded exact, fp32"
+    assert result.preprocessing == expected
+    result.save(tmp_path / "result.json")
+    assert Result.load(tmp_path / "result.json") == result
+
+
+def test_the_data_checksum_is_of_the_split(encoder, colours):
+    before = zero_shot(encoder, colours, "test", num_bootstrap=5).data["sha256"]
+    other_split = [{**s, "sha256": "f" * 64} if s["split"] == "train" else s for s in colours.manifest["shards"]]
+    this_split = [{**s, "sha256": "f" * 64} if s["split"] == "test" else s for s in colours.manifest["shards"]]
+    for shards, same in ((other_split, True), (this_split, False)):
+        changed = Dataset(colours.root, {**colours.manifest, "shards": shards})
+        assert (zero_shot(encoder, changed, "test", num_bootstrap=5).data["sha256"] == before) is same
+
+
+def test_every_option_of_zero_shot_shows(encoder, colours):
+    kinds = {
+        protocol: zero_shot(encoder, colours, "test", protocol=protocol, num_bootstrap=50) for protocol in ("rsvl", "georsclip")
+    }
+    assert kinds["georsclip"].details["class_words"]["GreenField"] == "greenfield"
+    assert kinds["georsclip"].prompts != kinds["rsvl"].prompts
+    metrics = kinds["rsvl"].metrics
+    assert zero_shot(encoder, colours, "test", num_bootstrap=50).metrics == metrics
+    assert zero_shot(encoder, colours, "test", num_bootstrap=50, seed=1, limit=4).n == 4
+    assert zero_shot(encoder, colours, "test", num_bootstrap=3, seed=1).metrics != metrics
+    fast = zero_shot(encoder, colours, "test", num_bootstrap=5, engine="fast", precision="bf16")
+    assert fast.preprocessing.endswith("decoded fast, bf16")
+
+
+def test_images_without_a_label_are_counted(encoder, colours):
+    mixed = Dataset(colours.root, {**colours.manifest, "splits": {"mixed": 6}})
+    mixed.manifest["shards"] = [
+        {**s, "split": "mixed"} for s in colours.manifest["shards"] if s["name"] in ("test-00000", "plain-00000")
+    ]
+    result = zero_shot(encoder, mixed, "mixed", num_bootstrap=5)
+    assert result.n == 3 and result.data["without_label"] == 1
+    assert result.metrics["acc1"].value == 1
+
+
+def test_zero_shot_needs_labels(encoder, colours_without_labels):
+    with pytest.raises(DataError, match="no sample of split 'plain' has a label"):
+        zero_shot(encoder, colours_without_labels, "plain")
+
+
+def test_georsclip_averages_before_it_normalises(encoder, colours, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "evaluation.benchmarks.zero_shot.class_weights",
+        lambda embeds, average: seen.append((average, embeds)) or torch.nn.functional.normalize(embeds.mean(1), dim=-1),
+    )
+    for protocol in ("rsvl", "georsclip"):
+        zero_shot(encoder, colours, "test", protocol=protocol, num_bootstrap=5)
+    (first, unit), (second, raw) = seen
+    assert (first, second) == ("normalize_then_average", "average_then_normalize")
+    assert torch.allclose(unit.norm(dim=-1), torch.ones(())) and (raw.norm(dim=-1) > 1.01).any()
+
+
+def test_retrieval_of_colours(encoder, colours):
+    result = retrieval(encoder, colours, "test", num_bootstrap=100)
+    assert result.n == 4 and result.data["without_caption"] == 1 and result.data["texts"] == 5
+    names = {
+        f"{side}_retrieval_{kind}"
+        for side in ("image", "text")
+        for kind in ("recall@1", "recall@5", "recall@10", "mean_recall", "median_rank")
+    }
+    assert set(result.metrics) == names | {"mean_recall"}
+    metrics = result.metrics
+    # r1's "A red field" ties with r0's "deep red", which is wrong for it; g1 looks redder than its "green and red"
+    assert result.details["items"]["image_query_rank"] == [1, 2, 1, 4]
+    assert metrics["text_retrieval_recall@1"].value == 0.5 and metrics["text_retrieval_median_rank"].value == 1.5
+    six = [metrics[f"{side}_retrieval_recall@{k}"] for side in ("image", "text") for k in (1, 5, 10)]
+    assert metrics["mean_recall"].value == pytest.approx(np.mean([metric.value for metric in six]))
+    assert metrics["mean_recall"].chance == pytest.approx(np.mean([metric.chance for metric in six]))
+    assert not metrics["image_retrieval_median_rank"].higher_is_better and metrics["image_retrieval_recall@1"].higher_is_better
+    # of four images "a red field" is right with two, the other captions with one each
+    assert metrics["image_retrieval_recall@1"].chance == pytest.approx((2 / 4 + 1 / 4 + 2 / 4 + 1 / 4 + 1 / 4) / 5)
+    assert [len(ranks) for ranks in result.details["items"]["text_query_ranks"]] == [2, 1, 1, 1]
+    assert len(result.details["items"]["image_query_rank"]) == 4
+    assert json.loads(json.dumps(result.details)) == result.details
+
+
+def test_retrieval_protocols_differ_on_repeated_captions(encoder, colours):
+    by_protocol = {
+        p: retrieval(encoder, colours, "test", protocol=p, num_bootstrap=5) for p in ("rsvl", "clip_benchmark", "skyscript")
+    }
+    recalls = {p: result.metrics["image_retrieval_recall@1"].value for p, result in by_protocol.items()}
+    assert recalls["clip_benchmark"] < recalls["rsvl"]  # "a red field" has two images and can name only one of them
+    skyscript = by_protocol["skyscript"]
+    assert "mean_recall" not in skyscript.metrics and "image_retrieval_recall@100" in skyscript.metrics
+    assert skyscript.prompts == "prefix 'a satellite image. '" and by_protocol["rsvl"].prompts is None
+
+
+def test_images_without_a_sentence_of_their_own(encoder, same_words):
+    """Merged, the second image has none: a resample of that image alone must not be a mean of nothing."""
+    result = retrieval(encoder, same_words, "test", protocol="skyscript", num_bootstrap=50)
+    assert all(metric.low == metric.value == metric.high == 1 for metric in result.metrics.values())
+    assert result.details["items"] == {"text_query_ranks": [[1]], "image_query_rank": [1, 1]}
+
+
+def test_the_prefix_is_said(encoder, colours):
+    retrieval(encoder, colours, "test", protocol="skyscript", num_bootstrap=5)
+    said = [text for call in encoder.calls if isinstance(call, list) for text in call]
+    assert said and all(text.startswith("a satellite image. ") for text in said)
+
+
+def test_lang_chooses_captions(encoder, colours):
+    result = retrieval(encoder, colours, "test", lang="pt", num_bootstrap=5)
+    assert (result.n, result.data["lang"], result.data["without_caption"]) == (1, "pt", 4)
+    with pytest.raises(DataError, match="no sample of split 'test' has a caption in 'de'; languages there: en, pt. Choose one"):
+        retrieval(encoder, colours, "test", lang="de")
+
+
+def test_retrieval_needs_captions(encoder, colours):
+    with pytest.raises(DataError, match="no sample of split 'train' has a caption in 'en'; languages there: none"):
+        retrieval(encoder, colours, "train")
+
+
+def test_gallery(encoder, colours):
+    result = retrieval(encoder, colours, "test", num_bootstrap=5)
+    gallery = {(entry["direction"], entry["query"], entry["query_key"]): entry for entry in result.details["gallery"]}
+    assert len(gallery) == 5 + 4  # fewer than six a direction: all of them
+    red = gallery["text_to_image", "A red field", None]
+    assert red["right"] == ["r0", "r1"]
+    assert [found["key"] for found in red["found"]][:2] == ["r0", "r1"]
+    assert [found["right"] for found in red["found"]] == [True, True, False, False]
+    assert all(found["text"] is None for found in red["found"])
+    green = gallery["image_to_text", "green all over", "g0"]
+    assert green["right"] == ["g0"]
+    assert green["found"][0]["key"] == "g0" and green["found"][0]["text"] == "green all over" and green["found"][0]["right"]
+    scores = [found["score"] for found in green["found"]]
+    assert len(scores) == 5 and scores == sorted(scores, reverse=True)
+
+
+def test_gallery_shows_what_was_scored_and_the_seed_chooses(encoder, numbered):
+    one, again, other = (retrieval(encoder, numbered, "test", num_bootstrap=5, seed=seed).details for seed in (1, 1, 2))
+    assert one["gallery"] == again["gallery"] != other["gallery"]
+    assert len(one["gallery"]) == 12
+    for entry in one["gallery"]:
+        if entry["direction"] == "text_to_image":
+            rank = one["items"]["text_query_ranks"][int(entry["query"].split()[1])][0]
+        else:
+            rank = one["items"]["image_query_rank"][int(entry["query_key"][1:])]
+        assert [found["right"] for found in entry["found"]] == [place == rank for place in range(1, 6)]

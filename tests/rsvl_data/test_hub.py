@@ -1,0 +1,48 @@
+"""`datasets.load_dataset(FOLDER)` on records that differ from one another."""
+
+import datasets
+import pytest
+from conftest import ColourSource
+
+from rsvl_data.hub import record_features
+from rsvl_data.pipeline import BuildOptions, build
+
+POLYGON = [(0, 0), (9, 0), (9, 9)]
+
+
+def mixed(number: int) -> dict:
+    """Empty and filled lists, absent and present geo facts, scores of many names, fields nobody declared."""
+    extra: dict = {}
+    if number % 3 == 0:
+        extra["geo"] = {"lon": 1.5, "lat": -2.5, "footprint": POLYGON, "bands": ["red"]}
+        extra["regions"] = [{"bbox": (0, 0, 9, 9), "category": "ship", "polygon": POLYGON}]
+    if number % 4 == 0:
+        extra["captions"] = []
+        extra["scores"] = {"clip": 0.5, f"score{number}": 1.0}
+    if number % 5 == 0:
+        extra["invented_later"] = {"a": [1, 2]}
+    return extra
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_load_dataset_takes_mixed_records(tmp_path):
+    out = tmp_path / "mixed"
+    built = build(ColourSource(extra=mixed), [], BuildOptions(out=out, samples_per_shard=10), recipe="test")
+    loaded = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in loaded.items()} == built.splits
+    for split, rows in loaded.items():
+        for row, sample in zip(rows, built.samples(split), strict=True):
+            assert row["__key__"] == row["json"]["key"] == sample.key
+            assert row["jpg"].size == (sample.width, sample.height)
+            assert row["txt"] == (sample.captions[0].text if sample.captions else "")
+            assert [c["text"] for c in row["json"]["captions"]] == [c.text for c in sample.captions]
+            assert (row["json"]["geo"] or {}).get("lat") == (sample.geo.lat if sample.geo else None)
+            assert [r["category"] for r in row["json"]["regions"]] == [r.category for r in sample.regions]
+            assert row["json"]["scores"] == sample.scores
+
+
+def test_every_field_of_the_record_is_declared():
+    features = record_features("jpg", with_mask=True)
+    assert {"jpg", "json", "txt", "mask.png", "__key__", "__url__"} == set(features)
+    assert {"key", "captions", "regions", "geo", "provenance", "scores", "label"} <= set(features["json"])
+    assert "image" not in features["json"]
