@@ -80,6 +80,7 @@ def write_sheet(path: Path, render: Callable[[int], np.ndarray], count: int, col
 
 
 def main(options: Options) -> None:
+    load = os.getloadavg()[0]
     values = {
         f"{size_px}px_{processes}_process{'es' * (processes > 1)}": scenes_per_second(options, size_px, processes)
         for size_px in (256, 64)
@@ -87,7 +88,7 @@ def main(options: Options) -> None:
     }
     result = {
         "name": "scenes",
-        "machine": {"cpu": cpu_model(), "cores": os.cpu_count()},
+        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "load_average_at_start": load},
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "pillow": PIL.__version__},
         "settings": {"seed": options.seed, "scenes": options.scenes, "repeats": options.repeats},
         "values": values,

@@ -71,7 +71,7 @@ def confusion_grid(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> M
     cell = 34 if num_classes <= 12 else 25 if num_classes <= 25 else 16
     names = [_shortened(name, 24) for name in classes]
     longest = max(map(len, names), default=0)
-    left, top, right = round(6.6 * longest) + 28, round(5.4 * longest) + 34, round(3.8 * longest) + 8
+    left, top, right = round(6.9 * longest) + 30, round(5.4 * longest) + 34, round(3.8 * longest) + 8
     side = cell * num_classes
     parts = [Markup('<rect class="field" x="{}" y="{}" width="{}" height="{}"/>').format(left, top, side, side)]
     parts += [

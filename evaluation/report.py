@@ -324,24 +324,10 @@ def _attrition(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-_MAIN_SETTINGS = {
-    *(
-        "recipe",
-        "model",
-        "architecture",
-        "pretrained",
-        "init",
-        "image_size",
-        "objective",
-        "loss",
-        "data",
-        "dataset",
-        "augmentation",
-    ),
-    *("batch_size", "accum_freq", "epochs", "steps", "max_steps", "precision", "seed"),
-    *("lr", "warmup", "schedule", "lr_schedule", "wd", "weight_decay"),
-}
-
+_MAIN_SETTINGS = frozenset(
+    {"recipe", "code", "model", "data", "augment", "lang", "duplicates_are_negatives", "batch_size", "accum_freq", "seed"}
+    | {"lr", "lr_scheduler", "warmup", "wd", "steps", "precision"}
+)
 _HELD_OUT = "On held-out data, during training"
 _NOISY = ("Loss", "Gradient norm", "Images per second")
 
@@ -359,6 +345,7 @@ class Training:
     charts: list[Chart]
     facts: list[tuple[str, str]]
     settings: list[tuple[str, str]]
+    recipe: str | None
     config: str | None
 
 
@@ -370,12 +357,13 @@ def _training(run: Path) -> Training:
         config = None
     except ValueError as error:
         raise DataError(f"{run / 'config.json'} cannot be read: {error}") from error
-    flat = list(_flattened(config or {}))
-    main = [(name, value) for name, value in flat if name.rsplit(".", 1)[-1] in _MAIN_SETTINGS and value != "–"]
+    settings = list(_flattened(config or {}))
+    main = [(name, value) for name, value in settings if name.rsplit(".", 1)[-1] in _MAIN_SETTINGS and value != "–"]
     return Training(
         charts=_charts(lines),
         facts=_run_facts(lines),
-        settings=main or flat[:12],
+        settings=main or settings[:12],
+        recipe=config.get("recipe") if config else None,
         config=json.dumps(config, indent=2, ensure_ascii=False) if config else None,
     )
 
@@ -405,6 +393,8 @@ def _points(lines: Sequence[Mapping[str, Any]], name: str) -> list[figures.Point
 def _charts(lines: Sequence[Mapping[str, Any]]) -> list[Chart]:
     names = [name for name in dict.fromkeys(name for line in lines for name in line) if _points(lines, name)]
     losses = [name for name in names if name.split("/")[0] == "loss" or (name.startswith("val/") and "loss" in name)]
+    if len(losses) == 2 and "loss/total" in losses:
+        losses.remove("loss/total")  # the other one again
     vals = [name for name in names if name.startswith("val/") and name not in losses]
     first = [name for _, name in _HEADLINE]
     shares = sorted((name for name in vals if metric_words(_last(name)).percent), key=lambda name: _last(name) not in first)
@@ -432,7 +422,7 @@ def _chart(title: str, curves: Sequence[tuple[str, list[figures.Point]]]) -> Cha
     if len(curves) > len(series):
         hints.append(f"The first {len(series)} of {len(curves)} curves.")
     label = f"{title} over training steps. " + ", ".join(f"{name} ends at {value}" for name, value in legend)
-    tick_text = (lambda value: f"{100 * value:.3g}%") if as_percent else "{:.3g}".format
+    tick_text = (lambda value: f"{100 * value:.6g}%") if as_percent else "{:.6g}".format
     return Chart(title, figures.line_chart(series, label, tick_text, from_zero=as_percent), legend, " ".join(hints))
 
 
@@ -455,8 +445,11 @@ def _run_facts(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Settings as the command line spells them: `optim.lr`. A recipe keeps its own below "options"."""
     for name, value in config.items():
-        if isinstance(value, Mapping):
+        if name == "options" and not prefix:
+            yield from _flattened(value)
+        elif isinstance(value, Mapping):
             yield from _flattened(value, f"{prefix}{name}.")
         elif value is None:
             yield prefix + name, "–"
@@ -490,34 +483,37 @@ def write_report(
     cards, axis_end = _headline(groups)
     galleries = _galleries(results) if pictures else []
     training = _training(run) if run else None
-    page = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            title=title,
-            day=day or datetime.now(UTC).date(),
-            notes=_data_notes(results, dataset),
-            models=list(dict.fromkeys(map(model_name, results))),
-            codes=list(dict.fromkeys(result.code for result in results)),
-            results=results,
-            commands=list(
-                dict.fromkeys((r.task.replace("_", "-"), shlex.quote(model_name(r)), shlex.quote(r.dataset)) for r in results)
-            ),
-            groups=groups,
-            cards=cards,
-            axis_end=axis_end,
-            class_results=[result for result in results if result.details.get("confusion") or result.per_class],
+    template = _environment().get_template("report.html")
+    page = template.render(
+        title=title,
+        day=day or datetime.now(UTC).date(),
+        notes=_data_notes(results, dataset),
+        models=list(dict.fromkeys(map(model_name, results))),
+        codes=list(dict.fromkeys(result.code for result in results)),
+        results=results,
+        commands=list(dict.fromkeys(map(_command, results))),
+        groups=groups,
+        cards=cards,
+        axis_end=axis_end,
+        class_results=[result for result in results if result.details.get("confusion") or result.per_class],
         has_confusion=any(result.details.get("confusion") for result in results),
-            galleries=galleries[:NUM_GALLERIES],
-            num_galleries=len(galleries),
-            pictures=pictures,
-            dataset=dataset,
-            sheet=pictures.sheet(NUM_SHEET) if pictures else [],
-            attrition=_attrition(dataset.manifest.get("stages") or []) if dataset else [],
-            training=training if training and (training.charts or training.config) else None,
-        )
+        galleries=galleries[:NUM_GALLERIES],
+        num_galleries=len(galleries),
+        pictures=pictures,
+        dataset=dataset,
+        sheet=pictures.sheet(NUM_SHEET) if pictures else [],
+        attrition=_attrition(dataset.manifest.get("stages") or []) if dataset else [],
+        training=training if training and (training.charts or training.config) else None,
     )
     write_atomically(out, page.encode())
+
+
+def _command(result: Result) -> str:
+    """MODEL and DATASET stand for folders: a result knows their checksums, not where they lie."""
+    options = {"split": result.split, "protocol": result.protocol, "lang": result.data.get("lang"), "seed": result.seed}
+    given = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
+    task = shlex.quote(result.task.replace("_", "-"))
+    return f"rsvl eval {task} --model MODEL --data DATASET {' '.join(given)} --out {task}.json"
 
 
 def _data_notes(results: Sequence[Result], dataset: Dataset | None) -> list[tuple[str, str | None]]:

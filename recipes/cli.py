@@ -32,9 +32,9 @@ _USAGE = """rsvl: archives -> image-text shards -> CLIP-type checkpoints -> numb
 
 def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("root", "httpx", "datasets", "open_clip", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    for ours in ("rsvl_data", "rsvl_pretrain", "evaluation", "cards", "recipes"):
+        logging.getLogger(ours).setLevel(logging.INFO)
     try:
         return _dispatch(words)
     except RsvlError as error:

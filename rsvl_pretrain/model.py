@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import open_clip
 import safetensors.torch
@@ -78,7 +79,7 @@ class DualEncoder(nn.Module):
         (folder / _EXPORT_CONFIG).write_text(json.dumps(config, indent=1) + "\n")
 
     @classmethod
-    def load(cls, name: str, device: str | torch.device = "cpu") -> Self:
+    def load(cls, name: str, device: str | torch.device = "cpu") -> "DualEncoder":
         """Anything that names a dual encoder.
 
         ViT-B-16               an open_clip architecture, or one of `rsvl_pretrain/model_configs`, with fresh weights
@@ -91,6 +92,8 @@ class DualEncoder(nn.Module):
         folder = Path(name.removeprefix("local-dir:"))
         if (folder / "export" / _EXPORT_CONFIG).is_file():
             folder = folder / "export"
+        elif (folder / "checkpoints").is_dir():
+            raise DataError(f"{folder} has no export yet: its training did not end. Go on with --resume latest.")
         if (folder / _EXPORT_CONFIG).is_file():
             source, tag = f"local-dir:{folder}", None
         elif name.startswith(("hf-hub:", "local-dir:")):
@@ -98,13 +101,20 @@ class DualEncoder(nn.Module):
         else:
             source, _, tag = name.partition(",")
             _check_architecture(source)
-        try:
-            model = open_clip.create_model(source, pretrained=tag or None, device=device)
-        except (RuntimeError, FileNotFoundError, ValueError) as error:
-            raise DataError(f"{name} cannot be loaded as an open_clip model: {error}") from error
+        model = _create(source, tag or None, device, name)
         _refuse_non_finite(name, model)
         preprocess = Preprocess.from_open_clip(open_clip.get_model_preprocess_cfg(model))
         return cls(name, _architecture(source), model, open_clip.get_tokenizer(source), preprocess)
+
+
+def _create(source: str, tag: str | None, device: str | torch.device, name: str) -> Any:
+    logging.disable(logging.WARNING)  # open_clip tells the root logger that fresh weights are fresh
+    try:
+        return open_clip.create_model(source, pretrained=tag, device=device)
+    except (RuntimeError, FileNotFoundError, ValueError) as error:
+        raise DataError(f"{name} cannot be loaded as an open_clip model: {error}") from error
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _check_architecture(name: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration, set_seed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -109,13 +110,14 @@ def train(
     if accelerator.is_main_process:
         encoder.export(out / "export")
     accelerator.end_training()
+    AcceleratorState._reset_state()  # else the next run in this process could not choose another precision
     return encoder
 
 
 def _make_accelerator(config: TrainConfig, out: Path) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision={"fp32": "no", "amp_bf16": "bf16"}[config.precision],
-        log_with=list(config.trackers),
+        log_with=list(config.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "tracking")),
     )
     if config.trackers:

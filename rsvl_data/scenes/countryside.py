@@ -9,8 +9,7 @@ from rsvl_data.scenes.canvas import Canvas
 from rsvl_data.scenes.geometry import Point, Polygon, Pose, ribbon, wander
 from rsvl_data.scenes.land_cover import Colour, Material
 from rsvl_data.scenes.shading import fractal_field
-from rsvl_data.scenes.transport import centre, street
-from rsvl_data.scenes.urban import inside
+from rsvl_data.scenes.streets import centre, inside, street
 
 
 def crops(canvas: Canvas, rng: np.random.Generator) -> list[Material]:

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 
 from rsvl_data.sample import Geo, Region
 from rsvl_data.scenes.land_cover import LAND_COVER
-from rsvl_data.scenes.refer import cell_name, centres, referents
+from rsvl_data.scenes.refer import cell_name, centres, standouts
 from rsvl_data.scenes.site import Site
 
 COVER_NOUNS: dict[str, str] = {
@@ -121,12 +121,12 @@ class Facts:
 
 
 def number_word(n: int) -> str:
-    """In letters below one hundred, in digits from there."""
+    """In letters below one thousand: a sentence may begin with it."""
     if n < 20:
         return _UNITS[n]
     if n < 100:
         return _TENS[n // 10 - 2] + (f"-{_UNITS[n % 10]}" if n % 10 else "")
-    return str(n)
+    return f"{_UNITS[n // 100]} hundred" + (f" and {number_word(n % 100)}" if n % 100 else "")
 
 
 def plural(noun: str) -> str:
@@ -239,15 +239,10 @@ def _surroundings(rng: np.random.Generator, facts: Facts, shares: Float[np.ndarr
 
 
 def _named_object(rng: np.random.Generator, facts: Facts) -> tuple[str, int] | None:
-    """The only one or the largest of a kind, with its index, where there is such a thing without doubt."""
-    seen = [*facts.regions, *facts.partial]
-    names = []
-    for category in sorted({r.category for r in facts.regions}):
-        for expression in (f"the {category}", f"the largest {category}"):
-            found = referents(expression, seen, facts.mask)
-            if len(found) == 1 and found[0] < len(facts.regions):
-                names.append((expression, found[0]))
-    return names[int(rng.integers(len(names)))] if names else None
+    """Rather a landmark than one car among many."""
+    names = standouts(facts.regions, facts.partial)
+    landmarks = [n for n in names if n[0] != "the largest vehicle"] or names
+    return landmarks[int(rng.integers(len(landmarks)))] if landmarks else None
 
 
 def _whole(region: Region, size_px: int) -> bool:

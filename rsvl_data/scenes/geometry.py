@@ -65,7 +65,7 @@ def blob(rng: np.random.Generator, x: Number, y: Number, radius: Number, roughne
     """A closed, wavy outline around (x, y); `roughness` 0 is a circle, 0.5 is ragged."""
     turn = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     waves = np.arange(2, 9)
-    size = rng.normal(0, roughness / waves**0.9)
+    size = rng.normal(0, 1.5 * roughness / waves**1.4)
     phase = rng.uniform(0, 2 * np.pi, waves.size)
     r = radius * np.maximum(1 + (size * np.sin(turn[:, None] * waves + phase)).sum(1), 0.25)
     return polygon_of(np.stack([x + r * np.cos(turn), y + r * np.sin(turn)], 1))

@@ -10,8 +10,7 @@ from rsvl_data.scenes.geometry import Number, Point, Pose, blob, ellipse, ribbon
 from rsvl_data.scenes.land_cover import Colour, Material
 from rsvl_data.scenes.objects import choose, paint
 from rsvl_data.scenes.shading import fractal_field
-from rsvl_data.scenes.transport import WHITE, centre, drive, street
-from rsvl_data.scenes.urban import inside
+from rsvl_data.scenes.streets import WHITE, centre, drive, inside, street
 
 
 def stadium(canvas: Canvas, rng: np.random.Generator) -> None:

@@ -11,7 +11,7 @@ from rsvl_data.scenes.geometry import Number, Polygon, Pose, blob, polygon_of, r
 from rsvl_data.scenes.land_cover import Material
 from rsvl_data.scenes.objects import paint
 from rsvl_data.scenes.shading import fractal_field, terrain_field
-from rsvl_data.scenes.transport import centre
+from rsvl_data.scenes.streets import centre
 
 
 def river(canvas: Canvas, rng: np.random.Generator) -> None:

@@ -182,12 +182,12 @@ def flat_building(
     roof = Material(choose(rng, FLAT_ROOF_COLOURS), "built-up", grain=0.03)
     inner = roof.rows(pose.angle + math.pi / 2, 6.0, 0.06) if ribs else roof
     parts = [(outline, roof.tinted(1.12)), (pose.rect(0, 0, length_m - 1.2, width_m - 1.2), inner)]
+    dark, white = roof.tinted(0.55), paint((212, 214, 216), "built-up")
     for _ in range(int(rng.integers(2, 6))):
         u, v = rng.uniform(-0.4, 0.4, 2) * (length_m, width_m)
         side = rng.uniform(1.8, 3.6)
         box = pose.rect(u, v, side * 1.4, side)
-        parts.append((shift(box, *(0.9 * s for s in canvas.site.shadow)), roof.tinted(0.55)))
-        parts.append((box, paint((212, 214, 216), "built-up")))
+        parts += [(shift(box, *(0.9 * s for s in canvas.site.shadow)), dark), (box, white)]
     canvas.stand("building", outline, parts, height_m)
 
 

@@ -148,7 +148,8 @@ def _cut(tile: Image.Image, rng: np.random.Generator, width: float, height: floa
     side = tile.size[0]
     x, y = rng.uniform(0, 1, 2) * (side - width, side - height)
     flip = rng.integers(4)
-    piece = tile.resize((size_px, size_px), Image.Resampling.BICUBIC, box=(x, y, x + width, y + height))
+    box = int(x), int(y), int(x + width), int(y + height)
+    piece = tile.crop(box).resize((size_px, size_px), Image.Resampling.BICUBIC)
     values = np.asarray(piece, dtype=np.float32)
     return values[:: 1 - 2 * (flip & 1), :: 1 - (flip & 2)]
 

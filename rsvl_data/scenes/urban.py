@@ -10,11 +10,7 @@ from rsvl_data.scenes.canvas import Canvas
 from rsvl_data.scenes.geometry import Number, Pose, ribbon, wander
 from rsvl_data.scenes.objects import choose, paint
 from rsvl_data.scenes.shading import fractal_field
-from rsvl_data.scenes.transport import centre, drive, street
-
-
-def inside(canvas: Canvas, pose: Pose, margin: Number = 0.0) -> bool:
-    return -margin < pose.x < canvas.extent_m + margin and -margin < pose.y < canvas.extent_m + margin
+from rsvl_data.scenes.streets import centre, drive, inside, street
 
 
 def dense_residential(canvas: Canvas, rng: np.random.Generator) -> None:

@@ -22,6 +22,7 @@ from rsvl_data.sample import Caption, Sample
 from rsvl_data.shards import Dataset, write_shard
 
 DAY = date(2030, 1, 2)
+CONFIG = {"recipe": "pretrain/clip", "options": {"model": "ViT-B-32", "optim": {"lr": 5e-4}, "resume": None, "lang": None}}
 EVIL = """<script>alert("1")</script>'&"""
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -129,13 +130,12 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
     lines = [
-        {"step": i, "loss/contrastive": 3 / i, "lr": 1e-4 * i, "samples_seen": 8 * i, "data_wait_s": 0.002} for i in range(1, 101)
+        {"step": i, "loss/contrastive": 3 / i, "loss/total": 3 / i, "lr": 1e-4 * i, "samples_seen": 8 * i, "data_wait_s": 0.002}
+        for i in range(1, 101)
     ]
     lines += [{"step": 50, "val/acc1": 0.25}, {"step": 100, "val/acc1": 0.5}]
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (folder / "config.json").write_text(
-        json.dumps({"model": {"architecture": "ViT-B-32"}, "optim": {"lr": 5e-4}, "paths": {"x": "y"}})
-    )
+    (folder / "config.json").write_text(json.dumps(CONFIG))
     return folder
 
 
@@ -461,13 +461,30 @@ def test_training_curves_and_settings(render: Callable[..., Element], run: Path)
     [section] = render([], run=run).all("section", id="training")
     charts = {e.all("h3")[0].text: e for e in section.all("figure")}
     assert list(charts) == ["Loss", "On held-out data, during training", "Learning rate"]
-    assert "at the end 50.0%" in words(charts["On held-out data, during training"].text)
+    assert "Top-1 accuracy, at the end 50.0%" in words(charts["On held-out data, during training"].text)
     assert "smoothed over about 4 steps" in charts["Loss"].text and "smoothed" not in charts["Learning rate"].text
     assert len(charts["Loss"].all("polyline")) == 2
     assert "steps 100" in words(section.text) and "image-text pairs seen 800" in words(section.text)
     [settings] = section.all("dl", class_="settings")
-    assert [words(e.text) for e in settings.all("div")] == ["model.architecture ViT-B-32", "optim.lr 0.0005"]
-    assert json.loads(section.all("pre")[0].text)["paths"] == {"x": "y"}
+    assert [words(e.text) for e in settings.all("div")] == ["recipe pretrain/clip", "model ViT-B-32", "optim.lr 0.0005"]
+    assert json.loads(section.all("pre")[0].text) == CONFIG
+
+
+def test_several_losses_are_drawn_with_their_sum(render: Callable[..., Element], run: Path) -> None:
+    line = {"step": 1, "loss/contrastive": 1.5, "loss/distill": 0.5, "loss/total": 2.0}
+    (run / "metrics.jsonl").write_text(json.dumps(line))
+    [legend] = render([], run=run).all("ul", class_="legend")
+    assert [words(e.text) for e in legend.all("li")] == ["contrastive 1.5", "distill 0.5", "total 2"]
+
+
+def test_commands_that_make_the_numbers_again(render: Callable[..., Element], run: Path) -> None:
+    results = [make_result(), make_result(model={"name": "b"}), make_retrieval([], data={"lang": "es"}, split="a b", seed=3)]
+    [section] = render(results, run=run).all("section", id="reproduce")
+    assert section.all("pre")[0].text.splitlines() == [
+        "rsvl run pretrain/clip --config RUN/config.json",
+        "rsvl eval zero-shot --model MODEL --data DATASET --split test --protocol rsvl --seed 0 --out zero-shot.json",
+        "rsvl eval retrieval --model MODEL --data DATASET --split 'a b' --protocol rsvl --lang es --seed 3 --out retrieval.json",
+    ]
 
 
 def test_metrics_of_a_killed_and_resumed_run(render: Callable[..., Element], run: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -561,6 +578,12 @@ def test_smoothing_keeps_a_constant_and_weighs_the_last_points() -> None:
 )
 def test_nice_ticks(low: float, high: float, ticks: list[float]) -> None:
     assert figures.nice_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_ticks_close_together_have_different_names(render: Callable[..., Element], run: Path) -> None:
+    (run / "metrics.jsonl").write_text('{"step": 1, "logit_scale": 14.28}\n{"step": 2, "logit_scale": 14.12}')
+    [chart] = render([], run=run).all("svg", class_="chart")
+    assert [e.text for e in chart.all("text", class_="end")][:3] == ["14.15", "14.2", "14.25"]
 
 
 def test_a_chart_of_one_point_or_of_very_many() -> None:

@@ -1,7 +1,6 @@
 import hashlib
 import io
 import json
-import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -147,10 +146,10 @@ class TestOrder:
 
 
 class TestTraining:
+    @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")  # on a smaller machine
     @pytest.mark.parametrize("workers", [1, 2, 4])
     def test_content_does_not_depend_on_workers(self, dataset, workers):
         torch.rand(400, 400) @ torch.rand(400, 400)  # a thread pool in the parent: workers must not wait for it
-        warnings.filterwarnings("ignore", message="This DataLoader will create 4 worker processes")  # on a smaller machine
         large = Preprocess(size=200)  # large enough for torch to want several threads
         config = {"augment": Augment("rs", flips=True), "engine": "fast"}
         expected = train_batches(dataset, "train", large, tokenize, LoaderConfig(4, 0, **config), num_steps=6)

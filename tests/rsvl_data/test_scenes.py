@@ -194,6 +194,36 @@ def test_shares_halves_and_sizes_in_captions(case: Scene):
     assert checked or case.regions
 
 
+def test_places_of_objects_in_captions():
+    """Reads "the largest ship lies in the upper left" and looks there."""
+    found = 0
+    for one in (scene(*case) for case in CASES):
+        text, third = one.captions[2], one.mask.shape[0] / 3
+        cell = re.search(r"(?:in the|Look in the) ((?:upper|middle|lower) (?:left|middle|right)|center)", text)
+        named = re.search(rf"[Tt]he (largest )?({'|'.join(OBJECT_CATEGORIES)})(?= lies| is|\.)", text)
+        if cell is None or named is None:
+            continue
+        kin = [r for r in one.regions if r.category == named[2]]
+        assert named[1] or len(kin) == 1
+        x0, y0, x1, y1 = max(kin, key=lambda r: r.area_px).bbox
+        row, _, column = cell[1].partition(" ") if cell[1] != "center" else ("middle", "", "middle")
+        assert ("left", "middle", "right")[int((x0 + x1) / 2 / third)] == column
+        assert ("upper", "middle", "lower")[int((y0 + y1) / 2 / third)] == row
+        found += 1
+    assert found >= 10
+
+
+def test_main_covers_and_sky_in_captions(case: Scene):
+    text = case.captions[4]
+    if match := re.search(r"(?:consists mostly of|dominated by|is mostly) (.*)\.", text):
+        named = [COVERS[noun] for noun in re.split(r", | and ", match[1])]
+        shares = np.bincount(case.mask.ravel(), minlength=len(LAND_COVER)) / case.mask.size
+        assert shares[named].sum() > 0.5
+        assert min(shares[named]) >= np.delete(shares, named).max()
+    else:
+        assert re.search(r"shadows (fall|point) to the (north|south|east|west)", text)
+
+
 def test_lengths_in_captions():
     """The largest or only object of a kind, measured again from its polygon: the widest distance between two corners bounds its length."""
     found = 0
@@ -291,6 +321,21 @@ def test_referents(expression: str, found: list[int]):
     mask = np.full((100, 100), LAND_COVER.index("grass"), np.uint8)
     mask[:10, :30] = LAND_COVER.index("water")
     assert referents(expression, regions, mask) == found
+
+
+@pytest.mark.parametrize(
+    ("n", "word"),
+    [
+        (0, "zero"),
+        (13, "thirteen"),
+        (20, "twenty"),
+        (42, "forty-two"),
+        (100, "one hundred"),
+        (229, "two hundred and twenty-nine"),
+    ],
+)
+def test_number_word(n: int, word: str):
+    assert number_word(n) == word
 
 
 def test_clip_and_sweep():

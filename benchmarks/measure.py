@@ -1,0 +1,102 @@
+"""How every benchmark here measures: peer and ours in turn, in fresh processes, in an order that alternates.
+
+    rounds = alternate({"peer": run_peer, "ours": run_ours}, rounds=7)
+    ratio = median_and_range([r["ours"]["images_per_s"] / r["peer"]["images_per_s"] for r in rounds])
+
+The ratio is taken within a round: what else the machine does then falls on both.
+"""
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+Measured = dict[str, Any]
+_MARK = "MEASURED "
+
+
+def alternate(contenders: Mapping[str, Callable[[], Measured]], rounds: int) -> list[dict[str, Measured]]:
+    """What each contender measured, by round. Every other round goes through them backwards."""
+    found = []
+    for number in range(rounds):
+        names = list(contenders) if number % 2 == 0 else list(reversed(contenders))
+        measured = {name: contenders[name]() for name in names}
+        print(
+            f"round {number + 1} of {rounds}: " + ", ".join(f"{name} {_short(measured[name])}" for name in contenders), flush=True
+        )
+        found.append(measured)
+    return found
+
+
+def _short(measured: Measured) -> str:
+    return " ".join(f"{name}={value:.4g}" for name, value in measured.items() if isinstance(value, float))
+
+
+def median_and_range(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def measure_in_fresh_process(script: str, arguments: Sequence[str], *, path_first: Path | None = None) -> Measured:
+    """Run `script` with the arguments and return what it gave to `report`.
+
+    `path_first` comes before the installed packages: how a peer that needs an older library gets it.
+    """
+    environment = dict(os.environ)
+    if path_first is not None:
+        environment["PYTHONPATH"] = os.pathsep.join([str(path_first), environment.get("PYTHONPATH", "")]).strip(os.pathsep)
+    done = subprocess.run([sys.executable, script, *arguments], env=environment, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
+    if done.returncode or not lines:
+        raise RuntimeError(f"{script} {' '.join(arguments)} failed with status {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return json.loads(lines[-1].removeprefix(_MARK))
+
+
+def report(measured: Measured) -> None:
+    """Called once by the measured process, at its end: hands the numbers and its peak memory to `measure_in_fresh_process`."""
+    print(_MARK + json.dumps(measured | {"peak_rss_mib": peak_rss_mib()}), flush=True)
+
+
+def peak_rss_mib() -> dict[str, float]:
+    """Of this process, and of the largest of its children that have ended; pages that both share count twice."""
+    in_kib = {"process": resource.RUSAGE_SELF, "largest_child": resource.RUSAGE_CHILDREN}
+    return {name: resource.getrusage(who).ru_maxrss / 1024 for name, who in in_kib.items()}
+
+
+def cpu_seconds() -> float:
+    """Of this process and of its children that have ended. On a machine that others use too, it wavers less than the clock."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def machine() -> dict[str, Any]:
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(memory / 2**30, 1), "python": platform.python_version()}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    return {package: version(package) for package in packages}
+
+
+def write_result(path: Path, benchmark: str, result: Mapping[str, Any]) -> None:
+    record = {"benchmark": benchmark, "measured": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), **result}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(json.dumps(record, indent=1) + "\n")
+    aside.replace(path)
+    print(f"written: {path}")

@@ -1,0 +1,164 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import build_colours
+
+from rsvl_data.errors import DataError, OptionError
+from rsvl_data.loader import LoaderConfig
+from rsvl_pretrain.checkpoint import finished_checkpoints
+from rsvl_pretrain.model import DualEncoder
+from rsvl_pretrain.objectives import ClipObjective
+from rsvl_pretrain.optim import OptimConfig
+from rsvl_pretrain.train import MAX_LOGIT_SCALE, TrainConfig, train
+
+OPTIM = OptimConfig(lr=1e-3, warmup=2)
+
+
+def run(dataset, out, *, steps=8, resume=None, lr=1e-3, save_every=3, duplicates=True, evaluators=None, eval_every=0, **config):
+    torch.manual_seed(0)
+    encoder = DualEncoder.load("rsvl-tiny")
+    return train(
+        ClipObjective(encoder, duplicates),
+        dataset,
+        out,
+        config=TrainConfig(steps=steps, save_every=save_every, eval_every=eval_every, trackers=(), **config),
+        optim=OptimConfig(lr=lr, warmup=2),
+        loader=LoaderConfig(batch_size=8, workers=0),
+        resume=resume,
+        evaluators=evaluators,
+    )
+
+
+def metrics(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_it_learns_and_says_so(colours, tmp_path):
+    run(colours, tmp_path / "run", steps=25)
+    lines = metrics(tmp_path / "run")
+    assert [line["step"] for line in lines] == list(range(1, 26))
+    assert sum(line["loss/total"] for line in lines[-5:]) < 0.8 * sum(line["loss/total"] for line in lines[:5])
+    assert {"loss/contrastive", "grad_norm", "lr", "logit_scale", "samples_per_s", "data_wait_s", "samples_seen", "epoch"} <= set(lines[0])
+    assert lines[-1]["samples_seen"] == 200
+    assert [path.name for path in finished_checkpoints(tmp_path / "run")] == ["step_00000024", "step_00000025"]
+
+
+def test_resume_is_exact(colours, tmp_path):
+    whole = run(colours, tmp_path / "whole")
+    run_until(colours, tmp_path / "parts", 5)
+    parts = run(colours, tmp_path / "parts", resume="latest")
+    assert parts.weights_sha256() == whole.weights_sha256()
+    timeless = [[{k: v for k, v in line.items() if not k.endswith("_s")} for line in metrics(tmp_path / name)] for name in ("whole", "parts")]
+    assert timeless[0] == timeless[1]
+
+
+class Stop(Exception):
+    pass
+
+
+def run_until(dataset, out, step):
+    """As if the process had died after this step, past its last checkpoint."""
+
+    def stop(encoder):
+        raise Stop
+
+    with pytest.raises(Stop):
+        run(dataset, out, evaluators={"x": stop}, eval_every=step)
+
+
+def test_evaluations_do_not_change_the_run(colours, tmp_path):
+    def noisy(encoder):
+        assert not encoder.training
+        return {"number": torch.rand(3).sum().item()}
+
+    plain = run(colours, tmp_path / "plain", steps=4)
+    watched = run(colours, tmp_path / "watched", steps=4, evaluators={"val": noisy}, eval_every=1)
+    assert plain.weights_sha256() == watched.weights_sha256()
+    assert sum("val/number" in line for line in metrics(tmp_path / "watched")) == 4
+
+
+def test_a_run_is_not_overwritten_or_continued_as_another(colours, tmp_path):
+    run(colours, tmp_path / "run", steps=2)
+    with pytest.raises(OptionError, match="holds a run already. Go on with --resume latest"):
+        run(colours, tmp_path / "run", steps=2)
+    with pytest.raises(DataError, match="steps was 2, is 4"):
+        run(colours, tmp_path / "run", steps=4, resume="latest")
+    with pytest.raises(DataError, match=r"optim was .*0.001.* is .*0.002"):
+        run(colours, tmp_path / "run", steps=2, lr=2e-3, resume="latest")
+    other = build_colours(tmp_path / "other", seed=5)
+    with pytest.raises(DataError, match="dataset was"):
+        run(other, tmp_path / "run", steps=2, resume="latest")
+    with pytest.raises(OptionError, match="is not a checkpoint"):
+        run(colours, tmp_path / "run", steps=2, resume=str(tmp_path))
+
+
+def test_half_written_checkpoints_are_ignored_with_a_warning(colours, tmp_path, caplog):
+    (tmp_path / "run" / "checkpoints" / "step_00000009.tmp").mkdir(parents=True)
+    run(colours, tmp_path / "run", steps=1, resume="latest")
+    assert "step_00000009.tmp was not finished" in caplog.text
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(colours, tmp_path, monkeypatch):
+    broken = ClipObjective.forward
+
+    def forward(self, batch):
+        losses = broken(self, batch)
+        return {"contrastive": losses["contrastive"] * (torch.nan if batch.step == 2 else 1)}
+
+    monkeypatch.setattr(ClipObjective, "forward", forward)
+    with pytest.raises(DataError, match=r"the loss became nan at step 2; the weights were not changed. Samples of the batch: [0-9a-f]{16}"):
+        run(colours, tmp_path / "run", save_every=1)
+    assert [path.name for path in finished_checkpoints(tmp_path / "run")] == ["step_00000001", "step_00000002"]
+
+
+def test_logit_scale_is_clamped(colours, tmp_path):
+    torch.manual_seed(0)
+    encoder = DualEncoder.load("rsvl-tiny")
+    with torch.no_grad():
+        encoder.model.logit_scale.fill_(9.0)
+    config, loader = TrainConfig(steps=1, trackers=()), LoaderConfig(batch_size=8, workers=0)
+    train(ClipObjective(encoder), colours, tmp_path / "run", config=config, optim=OPTIM, loader=loader)
+    assert encoder.model.logit_scale.item() == pytest.approx(MAX_LOGIT_SCALE)
+
+
+def test_bf16_runs_and_differs(colours, tmp_path):
+    full = run(colours, tmp_path / "full", steps=2)
+    half = run(colours, tmp_path / "half", steps=2, precision="amp_bf16")
+    assert full.weights_sha256() != half.weights_sha256()
+    assert metrics(tmp_path / "half")[-1]["loss/total"] == pytest.approx(metrics(tmp_path / "full")[-1]["loss/total"], rel=0.05)
+
+
+COMMAND = """--data {data} --model rsvl-tiny --batch-size 8 --workers {workers} --train.steps 14 --train.save-every 3 --optim.warmup 2
+--train.trackers tensorboard --resume latest --out {out}"""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_and_resumed_ends_with_the_same_weights(colours, tmp_path, workers):
+    """SIGKILL at a random step, through the command line."""
+
+    def start(out):
+        words = COMMAND.format(data=colours.root, out=out, workers=workers).split()
+        command = [sys.executable, "-m", "recipes.pretrain.clip", *words]
+        return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    assert start(tmp_path / "whole").wait(timeout=240) == 0
+    killed, fatal = tmp_path / "killed", random.Random(time.time()).randint(4, 12)
+    process = start(killed)
+    end = time.monotonic() + 240
+    while not (killed / "metrics.jsonl").exists() or len((killed / "metrics.jsonl").read_text().splitlines()) < fatal:
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / "export").exists()
+    assert start(killed).wait(timeout=240) == 0
+    weights = [DualEncoder.load(str(tmp_path / name)).weights_sha256() for name in ("whole", "killed")]
+    assert weights[0] == weights[1], f"killed at step {fatal}"
