@@ -68,7 +68,7 @@ def _build(options: Options) -> Dataset:
         return recipe.run(recipe.Options(num=options.scenes, size_px=options.size_px, samples_per_shard=500, **common))
     recipe = recipe_module("data/import")
     log.info("1/4 build: importing %s", options.data)
-    return recipe.run(recipe.Options(source=Path(options.data), samples_per_shard=500, **common))
+    return recipe.run(recipe.Options(source=options.data, samples_per_shard=500, **common))
 
 
 def _pretrain(options: Options, dataset: Dataset) -> DualEncoder:

@@ -11,7 +11,7 @@ class RsvlError(Exception):
     pass
 
 
-class OptionError(RsvlError):
+class OptionError(RsvlError, ValueError):
     pass
 
 

@@ -125,7 +125,8 @@ def train_batches(
             f"batch_size {config.batch_size} on rank {rank} of {world_size}: "
             "batch_size must divide by the number of ranks, and ranks count from 0"
         )
-    steps_per_epoch(dataset, split, config.batch_size)
+    if start_step < 0 or num_steps < 0:
+        raise ValueError(f"start_step is {start_step} and num_steps is {num_steps}; both must be at least 0")
     reader = _TrainReader(dataset, split, preprocess, tokenize, config, rank, world_size)
     return _load(reader, range(start_step, start_step + num_steps), config.workers)
 
@@ -134,6 +135,8 @@ def eval_batches(
     dataset: Dataset, split: str, preprocess: Preprocess, *, batch_size: int, workers: int, engine: Engine = "exact"
 ) -> Iterator[EvalBatch]:
     """Every sample of a split once, in the order of the shards, the whole image each; the last batch may be smaller."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     reader = _EvalReader(dataset, split, preprocess, batch_size, engine)
     return _load(reader, range(len(reader)), workers)
 
@@ -209,6 +212,8 @@ def _shard_sizes(dataset: Dataset, split: str) -> list[int]:
 
 
 class _TrainReader:
+    """Step to batch. Each worker has its own copy; what it keeps from step to step is the open shards and the order of two windows."""
+
     def __init__(
         self,
         dataset: Dataset,

@@ -127,7 +127,9 @@ class Preprocess:
         """Grey levels 0-255 to standardised floats, on the device the images are on."""
         mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1) * 255
         std = torch.tensor(self.std, device=images.device).view(3, 1, 1) * 255
-        return (images - mean).div_(std)  # in place: three times as fast on a CPU, where fresh memory costs more than the division
+        return (images - mean).div_(
+            std
+        )  # in place: three times as fast on a CPU, where fresh memory costs more than the division
 
     def decode(
         self, image: bytes, engine: Engine = "exact", augment: Augment = Augment(), rng: random.Random | None = None
@@ -168,8 +170,9 @@ def _resize_exact(image: bytes, view: View, target: tuple[int, int], interpolati
 
 def _resize_fast(image: bytes, view: View, target: tuple[int, int], interpolation: str) -> UInt8[Tensor, "3 h w"]:
     pixels, shrink = _decode_shrunk(image, _largest_shrink(view, target))
-    left, top = round(view.left / shrink), round(view.top / shrink)
-    crop = pixels[top : top + round(view.height / shrink), left : left + round(view.width / shrink)]
+    left, right = view.left // shrink, math.ceil((view.left + view.width) / shrink)
+    top, bottom = view.top // shrink, math.ceil((view.top + view.height) / shrink)
+    crop = pixels[top:bottom, left:right]
     # torch's own uint8 kernel wants channels last, without gaps: 6 times as fast as Pillow's resize, within one grey level of it.
     channels_last = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)[None]
     return F.interpolate(channels_last, size=target[::-1], mode=interpolation, antialias=True)[0]

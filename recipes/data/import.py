@@ -16,8 +16,8 @@ from rsvl_data.sources import Format, open_source
 
 @dataclass(frozen=True, kw_only=True)
 class Options(BuildOptions):
-    source: Path
-    """folder or file with the images and their words"""
+    source: str
+    """folder or file with the images and their words, or hub:org/name for a dataset of the Hugging Face Hub"""
     format: Format = "auto"
     """what it is; auto looks for Karpathy JSON, then a table, then class folders"""
 
@@ -36,4 +36,4 @@ def smoke(folder: Path) -> Options:
         path = folder / "source" / ("forest", "river", "beach")[index % 3] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 32), (20 * index, 80, 255 - 20 * index)).save(path)
-    return Options(source=folder / "source", out=folder / "dataset", val=0.2, test=0.2)
+    return Options(source=str(folder / "source"), out=folder / "dataset", val=0.2, test=0.2)

@@ -9,8 +9,9 @@ from typing import Literal
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.sources import class_folders, karpathy, table
 from rsvl_data.sources.base import Entry, Source
+from rsvl_data.sources.hugging_face import HuggingFace
 
-Format = Literal["auto", "class-folders", "karpathy", "table"]
+Format = Literal["auto", "class-folders", "karpathy", "table", "hugging-face"]
 
 # In the order of trial: a JSON or a table beside class folders knows more about the same images.
 _KINDS = {"karpathy": karpathy, "table": table, "class-folders": class_folders}
@@ -18,12 +19,19 @@ _KINDS = {"karpathy": karpathy, "table": table, "class-folders": class_folders}
 __all__ = ["Entry", "Format", "Source", "open_source"]
 
 
-def open_source(path: Path, format: Format = "auto") -> Source:
-    """Raises DataError when nothing readable lies at `path`, OptionError when it is not of the `format` asked for."""
+def open_source(location: str | Path, format: Format = "auto") -> Source:
+    """`location` is a path, or `hub:org/name` for a dataset of the Hugging Face Hub.
+
+    Raises DataError when nothing readable lies there, OptionError when it is not of the `format` asked for.
+    """
+    hub_id = str(location).removeprefix("hub:")
+    if hub_id != str(location) or format == "hugging-face":
+        return HuggingFace(hub_id)
+    path = Path(location)
     if not path.exists():
         raise DataError(f"{path} does not exist. Give the folder or file that holds the images and their words.")
     kinds = _KINDS if format == "auto" else {format: _KINDS[format]}
-    for name, kind in kinds.items():
+    for kind in kinds.values():
         if (main := kind.find(path)) is not None:
             return kind.open(main, name=path.resolve().stem)
     expected = "\n".join(f"  {name}: {kind.EXPECTS}" for name, kind in kinds.items())

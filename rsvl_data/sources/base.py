@@ -1,7 +1,7 @@
 """What every source answers with, and the reading of one image file that most of them share."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,9 +82,8 @@ class ImageFiles:
             return Dropped(entry.id, "missing_file", f"{path} does not exist")
         except UnreadableImage as error:
             return Dropped(entry.id, error.reason, f"{path}: {error}")
-        captions = [_caption(caption) for caption in entry.facts.get("captions", []) if _text(caption).strip()]
         label = entry.facts.get("label")
-        captions = captions or (label_captions(label) if label else [])
+        captions = captions_of(entry.facts.get("captions", []), label)
         if not captions:
             return Dropped(entry.id, "no_caption", f"{path} has neither a caption nor a label")
         sha256 = hashlib.sha256(stored.content).hexdigest()
@@ -101,8 +100,10 @@ class ImageFiles:
         )
 
 
-def _text(caption: str | dict[str, Any]) -> str:
-    return caption if isinstance(caption, str) else caption["text"]
+def captions_of(given: Sequence[str | dict[str, Any]], label: str | None) -> list[Caption]:
+    """What the source says, blank texts left out and white space tidied; sentences by rule when it says nothing but a label."""
+    captions = [_caption(caption) for caption in given if (caption if isinstance(caption, str) else caption["text"]).strip()]
+    return captions or (label_captions(label) if label else [])
 
 
 def _caption(caption: str | dict[str, Any]) -> Caption:

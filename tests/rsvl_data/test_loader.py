@@ -300,6 +300,11 @@ class TestErrors:
         with pytest.raises(ValueError, match=f"batch_size 4 on rank {rank} of {world_size}: batch_size must divide"):
             train_batches(dataset, "train", PREPROCESS, tokenize, LoaderConfig(4), num_steps=1, rank=rank, world_size=world_size)
 
+    @pytest.mark.parametrize("steps", [{"start_step": -1, "num_steps": 1}, {"start_step": 0, "num_steps": -1}])
+    def test_impossible_steps(self, dataset, steps):
+        with pytest.raises(ValueError, match="start_step is .* and num_steps is .*; both must be at least 0"):
+            train_batches(dataset, "train", PREPROCESS, tokenize, LoaderConfig(4), **steps)
+
     @pytest.mark.parametrize("workers", [0, 1])
     def test_a_shard_that_is_not_what_the_manifest_says(self, tmp_path, workers):
         dataset = write_dataset(tmp_path, [[make_sample(0), make_sample(1)]])
@@ -352,6 +357,10 @@ class TestEvaluation:
         dataset = write_dataset(tmp_path, [[make_sample(0), bad]])
         with pytest.raises(DataError, match=rf"train-00000\.tar: sample {bad.key}: the image \(7 bytes\) is not readable"):
             list(eval_batches(dataset, "train", PREPROCESS, batch_size=2, workers=1))
+
+    def test_an_empty_batch_is_refused(self, dataset):
+        with pytest.raises(ValueError, match="batch_size is 0; it must be at least 1"):
+            eval_batches(dataset, "train", PREPROCESS, batch_size=0, workers=0)
 
     def test_unknown_split(self, dataset):
         with pytest.raises(DataError, match="has no split 'test'; it has train"):
