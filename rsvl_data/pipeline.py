@@ -29,6 +29,7 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.stats import PipelineStats
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rsvl_data.croissant import croissant
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.hub import dataset_readme
 from rsvl_data.sample import Sample
@@ -329,6 +330,7 @@ def _finish(source: Source, out: Path, names: list[str], facts: dict[str, Any]) 
     write_atomically(out / "sizes.json", sizes)
     write_atomically(out / "data" / "sizes.json", sizes)  # open_clip looks for it beside the tars
     write_atomically(out / "README.md", dataset_readme(manifest).encode())
+    write_atomically(out / "croissant.json", json.dumps(croissant(manifest), indent=1).encode())
     write_atomically(out / "timings.json", json.dumps(timings, indent=1).encode())  # apart: the manifest of equal builds is equal
     write_atomically(out / "manifest.json", json.dumps(manifest, indent=1).encode())
     shutil.rmtree(work)

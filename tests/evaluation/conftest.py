@@ -119,7 +119,7 @@ def colours(tmp_path: Path) -> Dataset:
         ],
         [
             painted("g1", (200, 60, 60), "GreenField", [Caption(text="green and red")]),
-            painted("b0", (0, 0, 250), "blue", [Caption(text="campo azul", lang="pt")]),
+            painted("b0", (0, 0, 250), "blue", [Caption(text="campo azul (blue)", lang="pt")]),
         ],
     ]
     train, plain = [painted("y0", (0, 0, 9), "yellow")], [painted("p0", (9, 0, 0))]

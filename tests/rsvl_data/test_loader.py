@@ -103,6 +103,12 @@ class TestOrder:
             assert set(epoch) == everything
         assert all(a != b for a, b in pairwise(epochs))
 
+    def test_shards_and_samples_are_both_shuffled_anew(self):
+        epochs = [all_samples(SampleOrder([20] * 6, 0, shuffle_shards=1), epoch) for epoch in range(3)]
+        assert len({tuple(shard for shard, _ in epoch) for epoch in epochs}) == 3
+        rows = {tuple(row for _, row in epoch[start : start + 20]) for epoch in epochs for start in range(0, 120, 20)}
+        assert len(rows) == 18  # no two shards in the same order, in no two epochs
+
     def test_shards_are_read_in_windows(self):
         """Of any window only `shuffle_shards` shards are open, and it mixes their samples."""
         found = all_samples(self.order(), 0)
