@@ -231,7 +231,10 @@ def mean_recall(
 
 
 def chance_recall_at_k(num_right: Int[np.ndarray, "q"], num_items: int, k: int) -> float:
-    """Expected recall@k of a random order of the gallery: mean over queries of 1 - C(n-r, k) / C(n, k), r right items of n."""
+    """Expected recall@k of a random order of the gallery: mean over queries of 1 - C(n-r, k) / C(n, k), r right items of n.
+
+    An encoder that knows nothing can fall below it for k > 1 when right items look alike: they stand together in its order.
+    """
     return float(1 - _random_misses(num_right, num_items)[min(k, num_items)])
 
 
