@@ -7,8 +7,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from evaluation.report import markdown_table
 from evaluation.result import Result
+from evaluation.wording import markdown_table
 from rsvl_data.errors import DataError
 from rsvl_data.shards import write_atomically
 from rsvl_data.version import code_version
@@ -111,7 +111,8 @@ Values are fractions with 95 % bootstrap intervals. Numbers under other protocol
 
 ## Limits
 
-Measured on the data named above and nowhere else. Not for decisions about people, and not without a check by a person who knows the imagery.
+Measured on the data named above and nowhere else. Not for decisions about people, nor without a check by
+somebody who knows the imagery.
 
 ## How it was made
 

@@ -19,8 +19,6 @@ from rsvl_data.transforms import Engine, Preprocess
 EvalPrecision = Literal["fp32", "bf16"]
 Progress = Callable[[int, int], None]  # images done, images in all
 
-_NO_IMAGE = {"json", "txt", "mask.png"}
-
 
 @runtime_checkable
 class Encoder(Protocol):
@@ -29,14 +27,12 @@ class Encoder(Protocol):
     name: str
     preprocess: Preprocess
     training: bool
-    model: Any
-    tokenizer: Any
 
     @property
     def device(self) -> torch.device: ...
     def train(self, mode: bool = True) -> Any: ...
     def encode_image(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]: ...
-    def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "b d"]: ...
+    def encode_text(self, texts: Sequence[str], *, normalize: bool = True) -> Float[Tensor, "b d"]: ...
     def weights_sha256(self) -> str: ...
 
 
@@ -98,12 +94,9 @@ def embed_texts(
     with _measuring(encoder, precision):
         for start in range(0, len(distinct), batch_size):
             batch = distinct[start : start + batch_size]
-            parts.append(_unit_float(encoder.encode_text(batch)) if normalize else _raw_text_embeds(encoder, batch).float().cpu())
+            embeds = encoder.encode_text(batch, normalize=normalize)
+            parts.append(_unit_float(embeds) if normalize else embeds.float().cpu())
     return torch.cat(parts)[[row_of[text] for text in texts]]
-
-
-def _raw_text_embeds(encoder: Encoder, texts: Sequence[str]) -> Float[Tensor, "b d"]:
-    return encoder.model.encode_text(encoder.tokenizer(list(texts)).to(encoder.device), normalize=False)
 
 
 def _unit_float(embeds: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
@@ -132,8 +125,7 @@ def _stored_images(dataset: Dataset, split: str, keys: Sequence[str]) -> Iterato
             raise CorruptShard(
                 f"{shard.tar}: sample {index} is {members[0].name}, its parquet row says {key}. Build the dataset again."
             )
-        suffix = next(member.suffix for member in members if member.suffix not in _NO_IMAGE)
-        yield key, shard.read(index, suffix)[suffix]
+        yield key, shard.image(index)
 
 
 def _decode(preprocess: Preprocess, stored: tuple[str, bytes], engine: Engine) -> UInt8[Tensor, "3 s s"]:

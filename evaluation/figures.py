@@ -267,7 +267,7 @@ class Pictures:
 
 def _read(shard: Shard, row: int, facts: Mapping[str, Any]) -> Picture:
     try:
-        content = next(data for suffix, data in shard.read(row).items() if suffix not in ("json", "txt", "mask.png"))
+        content = shard.image(row)
         uri = _data_uri(content)
     except (DataError, OSError, ValueError) as error:  # pillow raises the last two for what it cannot read
         logger.warning("no thumbnail of %s from %s: %s", facts["key"], shard.tar, error)

@@ -1,19 +1,24 @@
 """`rsvl eval ...`: numbers of a model on a dataset, and one page of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import tyro
+from rich.progress import Progress
 
 from evaluation.benchmarks import retrieval as retrieval_benchmark
 from evaluation.benchmarks import zero_shot as zero_shot_benchmark
+from evaluation.embed import EvalPrecision
 from evaluation.metrics.retrieval import RetrievalProtocol
 from evaluation.prompts import PromptProtocol
-from evaluation.report import summary_table, write_report
+from evaluation.report import write_report
 from evaluation.result import Result
+from evaluation.wording import summary_table
 from rsvl_data.shards import Dataset
+from rsvl_data.transforms import Engine
 from rsvl_pretrain.model import DualEncoder
 
 
@@ -30,13 +35,41 @@ class _Common:
     batch_size: int = 128
     """images encoded at once"""
     workers: int = 2
-    """processes that decode images"""
+    """threads that read and decode ahead"""
+    precision: EvalPrecision = "fp32"
+    """of the towers"""
+    engine: Engine = "exact"
+    """decoding of images: exact gives open_clip's own pixels, fast is within a grey level or two"""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """where the model runs"""
+    limit: int | None = None
+    """only the first images of the split"""
     seed: int = 0
     """of the bootstrap and of the examples shown"""
     num_bootstrap: int = 1000
     """resamples behind the 95 % intervals"""
+
+    def measure(self, benchmark: Callable[..., Result], **own: str) -> int:
+        """Run a benchmark with these options and its `own`, write the result, print it."""
+        dataset, encoder = Dataset.open(self.data), DualEncoder.load(self.model, self.device)
+        common = {
+            name: getattr(self, name)
+            for name in ("batch_size", "workers", "precision", "engine", "limit", "seed", "num_bootstrap")
+        }
+        with Progress(transient=True) as bar:
+            task = bar.add_task("encoding images", total=None)
+            result = benchmark(
+                encoder,
+                dataset,
+                self.split,
+                **common,
+                **own,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        result.save(self.out)
+        print(summary_table([result]))
+        print(f"result: {self.out}")
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,35 +88,12 @@ class Retrieval(_Common):
 
 def zero_shot(options: tyro.conf.OmitArgPrefixes[ZeroShot]) -> int:
     """Zero-shot scene classification: acc1, acc5, mean per-class recall."""
-    dataset, encoder = _open(options)
-    result = zero_shot_benchmark.zero_shot(
-        encoder,
-        dataset,
-        options.split,
-        protocol=options.protocol,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        seed=options.seed,
-        num_bootstrap=options.num_bootstrap,
-    )
-    return _finish(result, options.out)
+    return options.measure(zero_shot_benchmark.zero_shot, protocol=options.protocol)
 
 
 def retrieval(options: tyro.conf.OmitArgPrefixes[Retrieval]) -> int:
     """Image-text retrieval both ways: R@1/5/10, mean recall, median rank."""
-    dataset, encoder = _open(options)
-    result = retrieval_benchmark.retrieval(
-        encoder,
-        dataset,
-        options.split,
-        protocol=options.protocol,
-        lang=options.lang,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        seed=options.seed,
-        num_bootstrap=options.num_bootstrap,
-    )
-    return _finish(result, options.out)
+    return options.measure(retrieval_benchmark.retrieval, protocol=options.protocol, lang=options.lang)
 
 
 def report(
@@ -105,17 +115,6 @@ def report(
     write_report(out, loaded, dataset=Dataset.open(data) if data else None, run=run)
     print(summary_table(loaded))
     print(f"report: {out}")
-    return 0
-
-
-def _open(options: _Common) -> tuple[Dataset, DualEncoder]:
-    return Dataset.open(options.data), DualEncoder.load(options.model, options.device).eval()
-
-
-def _finish(result: Result, out: Path) -> int:
-    result.save(out)
-    print(summary_table([result]))
-    print(f"result: {out}")
     return 0
 
 

@@ -13,8 +13,9 @@ from typing import Any
 from cards.model_card import write_model_card
 from evaluation.benchmarks.retrieval import retrieval
 from evaluation.benchmarks.zero_shot import zero_shot
-from evaluation.report import summary_table, write_report
+from evaluation.report import write_report
 from evaluation.result import Result
+from evaluation.wording import summary_table
 from recipes.cli import recipe_module
 from recipes.config import save_config
 from rsvl_data.errors import DataError

@@ -58,7 +58,10 @@ def croissant(manifest: dict[str, Any]) -> dict[str, Any]:
             "sha256": shard[checksum],
         }
         for shard in manifest["shards"]
-        for suffix, encoding, checksum in ((".tar", "application/x-tar", "sha256"), (".parquet", "application/x-parquet", "parquet_sha256"))
+        for suffix, encoding, checksum in (
+            (".tar", "application/x-tar", "sha256"),
+            (".parquet", "application/x-parquet", "parquet_sha256"),
+        )
     ]
     return {
         "@context": _CONTEXT,

@@ -238,9 +238,17 @@ class Shard:
                 )
         return contents
 
+    def image(self, index: int) -> bytes:
+        """The encoded image of sample `index`."""
+        suffix = self._image_suffix(index)
+        return self.read(index, suffix)[suffix]
+
+    def _image_suffix(self, index: int) -> str:
+        return next(member.suffix for member in self.members[index] if member.suffix not in ("json", "txt", "mask.png"))
+
     def sample(self, index: int) -> Sample:
         members = self.read(index)
-        image = next(content for suffix, content in members.items() if suffix not in ("json", "txt", "mask.png"))
+        image = members[self._image_suffix(index)]
         try:
             return Sample.from_json(members["json"], image=image, mask=members.get("mask.png"))
         except (KeyError, ValueError) as error:

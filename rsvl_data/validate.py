@@ -1,6 +1,7 @@
 """Checks every byte and every record of a dataset folder, and names what is wrong."""
 
 import io
+import mmap
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,8 @@ def _shard_problems(dataset: Dataset, line: dict[str, Any]) -> Iterator[str]:
     named = list(_member_problems(tar, line, dataset.manifest["image"]))
     yield from named
     if not named and file_sha256(tar) != line["sha256"]:
-        yield f"{line['name']}: {tar.name} differs from what was written, outside of its members (length {tar.stat().st_size}, expected {line['bytes']})"
+        sizes = f"{tar.stat().st_size} bytes, {line['bytes']} were written"
+        yield f"{line['name']}: {tar.name} differs from what was written, outside of its members ({sizes})"
 
 
 def _member_problems(tar: Path, line: dict[str, Any], image_suffix: str) -> Iterator[str]:
@@ -53,18 +55,22 @@ def _member_problems(tar: Path, line: dict[str, Any], image_suffix: str) -> Iter
     if not len(shard) == rows.num_rows == line["samples"]:
         yield f"{line['name']}: {len(shard)} samples in the index, {rows.num_rows} in the parquet, {line['samples']} in the manifest"
         return
-    content = tar.read_bytes()
+    with open(tar, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield from _content_problems(shard, content, rows, line["name"], image_suffix)
+
+
+def _content_problems(shard: Shard, content: mmap.mmap, rows: pa.Table, name: str, image_suffix: str) -> Iterator[str]:
     for index, members in enumerate(shard.members):
         turned = [
             member for member, crc in zip(members, rows["member_crc32"][index].as_py()) if not _is_sound(content, member, crc)
         ]
         if turned:
-            yield from (f"{line['name']}: member {member.name} differs from what was written" for member in turned)
+            yield from (f"{name}: member {member.name} differs from what was written" for member in turned)
         else:
-            yield from _record_problems(shard, index, rows, line["name"], image_suffix)
+            yield from _record_problems(shard, index, rows, name, image_suffix)
 
 
-def _is_sound(tar: bytes, member: Member, crc: int) -> bool:
+def _is_sound(tar: mmap.mmap, member: Member, crc: int) -> bool:
     header = tar[member.offset - 512 : member.offset]
     return header == tar_header(member.name, member.size) and zlib.crc32(tar[member.offset : member.offset + member.size]) == crc
 

@@ -50,13 +50,13 @@ class DualEncoder(nn.Module):
         """Unit vectors of decoded, resized, not yet normalised images (grey levels 0-255)."""
         return self.model.encode_image(self.preprocess.normalize(images.to(self.device)), normalize=True)
 
-    def encode_tokens(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b d"]:
-        """Unit vectors of token ids."""
-        return self.model.encode_text(tokens.to(self.device), normalize=True)
+    def encode_tokens(self, tokens: Int[Tensor, "b l"], *, normalize: bool = True) -> Float[Tensor, "b d"]:
+        """Embeddings of token ids, unit vectors unless `normalize` is False."""
+        return self.model.encode_text(tokens.to(self.device), normalize=normalize)
 
-    def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "b d"]:
-        """Unit vectors of texts; what is longer than the text tower's context is cut by the tokenizer."""
-        return self.encode_tokens(self.tokenizer(list(texts)))
+    def encode_text(self, texts: Sequence[str], *, normalize: bool = True) -> Float[Tensor, "b d"]:
+        """The same for texts; what is longer than the text tower's context is cut by the tokenizer."""
+        return self.encode_tokens(self.tokenizer(list(texts)), normalize=normalize)
 
     def weights_sha256(self) -> str:
         """The identity of the weights: names, shapes, types and values, whatever file they came from."""

@@ -19,7 +19,19 @@ from rsvl_data.sample import Provenance, Sample, content_key
 from rsvl_data.sources.base import Entry, captions_of, split_of_name
 from rsvl_data.stage import Dropped, Outcome
 
-CAPTION_COLUMNS = ("caption", "captions", "text", "texts", "sentences", "raw", "caption_0", "caption_1", "caption_2", "caption_3", "caption_4")
+CAPTION_COLUMNS = (
+    "caption",
+    "captions",
+    "text",
+    "texts",
+    "sentences",
+    "raw",
+    "caption_0",
+    "caption_1",
+    "caption_2",
+    "caption_3",
+    "caption_4",
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,9 @@ class HuggingFace:
             loaded = datasets.load_dataset(self.id)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DataError(f"datasets.load_dataset({self.id!r}) failed: {error}") from error
-        return {name: rows.cast_column(_image_column(rows, self.id), datasets.Image(decode=False)) for name, rows in loaded.items()}
+        return {
+            name: rows.cast_column(_image_column(rows, self.id), datasets.Image(decode=False)) for name, rows in loaded.items()
+        }
 
     def entries(self) -> Iterator[Entry]:
         for name, rows in self._splits.items():
@@ -90,4 +104,10 @@ def _label(rows: datasets.Dataset, row: dict[str, Any]) -> str | None:
 
 
 def _texts(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+    return (
+        [value]
+        if isinstance(value, str)
+        else [text for text in value if isinstance(text, str)]
+        if isinstance(value, list)
+        else []
+    )

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from evaluation import figures
-from evaluation.report import against_chance, markdown_table, metric_words, summary_table, times_chance, write_report
+from evaluation.report import write_report
 from evaluation.result import Metric, Result
+from evaluation.wording import against_chance, markdown_table, metric_words, summary_table, times_chance
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.sample import Caption, Sample
 from rsvl_data.shards import Dataset, write_shard

@@ -146,7 +146,7 @@ def test_a_killed_build_ends_with_the_same_bytes(tmp_path, workers):
     out, kills, moments = tmp_path / "killed", 0, random.Random(workers)
     while not (out / "manifest.json").exists():
         process = subprocess.Popen([sys.executable, str(script), str(out)], start_new_session=True, stderr=subprocess.DEVNULL)
-        _wait_for(lambda: process.poll() is not None or (out / ".build").exists())
+        _wait_for_start(process, out)
         time.sleep(moments.uniform(0.2, 0.9) if kills < 3 else 0)
         if kills < 3:
             os.killpg(process.pid, signal.SIGKILL)
@@ -159,9 +159,9 @@ def test_a_killed_build_ends_with_the_same_bytes(tmp_path, workers):
     assert not list(out.rglob("*.tmp"))
 
 
-def _wait_for(happened, seconds: float = 60):
-    end = time.monotonic() + seconds
-    while not happened():
+def _wait_for_start(process: subprocess.Popen, out: Path):
+    end = time.monotonic() + 60
+    while process.poll() is None and not (out / ".build").exists():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.02)
 

@@ -12,7 +12,7 @@ def test_counts_add_up_and_every_drop_is_reported():
     dropped = []
     source = [*samples(1, 20, 300), Dropped("bad", "truncated", "cut after 3 bytes")]
     stages = [
-        keep_if("size", lambda s: True if 10 < s.width else "too_small"),
+        keep_if("size", lambda s: True if s.width > 10 else "too_small"),
         map_to("label", lambda s: s.model_copy(update={"label": "x"})),
         keep_if("narrow", lambda s: s.width < 100),
     ]

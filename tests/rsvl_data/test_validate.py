@@ -3,9 +3,9 @@ import shutil
 
 import pytest
 
+from recipes.cli import main
 from rsvl_data.shards import Dataset
 from rsvl_data.validate import problems
-from recipes.cli import main
 
 
 def test_a_sound_dataset_has_no_problems(colours, capsys):
