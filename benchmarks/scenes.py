@@ -7,18 +7,16 @@ python -m benchmarks.scenes --sheet sheet.png   # also a contact sheet to look a
 import json
 import multiprocessing
 import os
-import platform
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import PIL
 import tyro
 from PIL import Image
 
+from benchmarks import measure
 from rsvl_data.scenes import render_scene
 
 
@@ -60,16 +58,6 @@ def scenes_per_second(options: Options, size_px: int, processes: int) -> dict[st
     }
 
 
-def cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def write_sheet(path: Path, render: Callable[[int], np.ndarray], count: int, columns: int = 8, gap_px: int = 4) -> None:
     images = [Image.fromarray(render(i)) for i in range(count)]
     cell = images[0].width + gap_px
@@ -87,18 +75,14 @@ def main(options: Options) -> None:
         for processes in (1, 2)
     }
     result = {
-        "name": "scenes",
-        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "load_average_at_start": load},
-        "versions": {"python": platform.python_version(), "numpy": np.__version__, "pillow": PIL.__version__},
+        "load_average_at_start": load,
+        "versions": measure.versions("numpy", "pillow"),
         "settings": {"seed": options.seed, "scenes": options.scenes, "repeats": options.repeats},
         "values": values,
-        "peak_memory_mib_of_a_process": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+        "peak_rss_mib_of_a_process": measure.peak_rss_mib()["largest_child"],
     }
-    print(json.dumps(result, indent=2))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = options.out.with_suffix(".part")
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    partial.replace(options.out)
+    print(json.dumps(result, indent=1))
+    measure.write_result(options.out, "scenes", result)
     if options.sheet is not None:
         write_sheet(options.sheet, lambda i: render_scene(options.seed, i).image, options.sheet_scenes)
 

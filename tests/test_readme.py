@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,8 @@ def test_links_lead_somewhere(document):
 def test_every_folder_is_on_the_map():
     folders = {path.name for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
     assert folders <= set(re.findall(r"^\| `(\w+)` \|", README, re.M))
+
+
+def test_numbers_are_those_of_the_result_files():
+    done = subprocess.run([sys.executable, "-m", "benchmarks.tables", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

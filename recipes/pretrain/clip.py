@@ -36,7 +36,9 @@ class Options:
     workers: int = 2
     """loader processes, each"""
     augment: Literal["none", "open_clip", "rs"] = "open_clip"
-    """random view of the training image: none; open_clip's crop; rs adds flips and turns, which captions that say `left` contradict"""
+    """random crop of the training image: none, open_clip's (90 to 100 % of the area), or rs (50 to 100 %)"""
+    flips: bool = False
+    """also one of the eight mirrored and turned orientations; captions that say `left` or `north` turn false by it"""
     caption_kinds: tuple[CaptionKind, ...] | None = None
     """draw from these kinds of caption alone: human, alt, label, meta, vlm, ..."""
     lang: str | None = None
@@ -66,7 +68,7 @@ def run(options: Options) -> DualEncoder:
             batch_size=options.batch_size,
             workers=options.workers,
             seed=options.seed,
-            augment=Augment(options.augment),
+            augment=Augment(options.augment, options.flips),
             caption_kinds=options.caption_kinds,
             lang=options.lang,
         ),

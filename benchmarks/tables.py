@@ -1,0 +1,128 @@
+"""Writes the numbers of the documents from the result files: benchmarks/README.md, and the quickstart's block of the README.
+
+python -m benchmarks.tables           # write them
+python -m benchmarks.tables --check   # exit status 1 when one is out of date (a test calls this)
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from evaluation.result import Result
+from evaluation.wording import interval_text, metric_words, value_text
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+_BEGIN, _END = "<!-- quickstart: written by benchmarks/tables.py from benchmarks/results/quickstart -->\n", "<!-- end -->"
+_QUICKSTARTS = {"scenes": "procedural scenes", "ucm": "UC Merced, 1,050 images", "eurosat_rgb": "EuroSAT, 2,000 images"}
+_SHOWN = ("acc1", "image_retrieval_recall@5", "mean_recall")
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / name).read_text())
+
+
+def quickstart_block() -> str:
+    """One line a metric, from the Result files of three quickstarts."""
+    facts = load("quickstart/facts.json")
+    lines = [
+        f"Measured on the test splits by the tiny model of the quickstart ({facts['machine']}; code {facts['code']}):",
+        "",
+        "| data | metric | value | 95 % interval | chance | n | whole run |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, words in _QUICKSTARTS.items():
+        for task in ("zero_shot", "retrieval"):
+            result = Result.load(RESULTS / "quickstart" / name / f"{task}.json")
+            for metric_name in _SHOWN:
+                if metric := result.metrics.get(metric_name):
+                    cells = (
+                        words,
+                        metric_words(metric_name).name,
+                        value_text(metric_name, metric.value),
+                        interval_text(metric_name, metric),
+                        value_text(metric_name, metric.chance),
+                        str(result.n),
+                        f"{facts['seconds'][name]:.0f} s",
+                    )
+                    lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "The scenes are procedural: their numbers say that the chain works, not how good a model is.", ""]
+    return "\n".join(lines)
+
+
+def loader_section() -> str:
+    result = load("loader.json")
+    rows = [
+        "| image side | ours / open_clip, wall clock | range | CPU time | ours images/s | open_clip images/s |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for case in result["cases"]:
+        ratio, cpu = case["ratio"], case["cpu_ratio"]
+        rows.append(
+            f"| {case['image_px']} px | {ratio['median']:.2f} x | {ratio['low']:.2f}-{ratio['high']:.2f} | {cpu['median']:.2f} x "
+            f"| {case['ours']['images_per_s']['median']:.0f} | {case['peer']['images_per_s']['median']:.0f} |"
+        )
+    setting, ours, peer = result["setting"], result["cases"][0]["ours"], result["cases"][0]["peer"]
+    return "\n".join(
+        [
+            "## Loader",
+            "",
+            f"Shards to batches of {setting['batch_size']} at 224 px with {setting['workers']} workers, training crop, tokens; "
+            f"open_clip {peer['versions']['open_clip_torch']} (webdataset {peer['versions']['webdataset']}) and ours "
+            f"(webdataset {ours['versions']['webdataset']}) in turn on the same {setting['images']} images, "
+            f"{result['cases'][0]['rounds']} rounds. {machine(result)}",
+            "",
+            *rows,
+            "",
+            "Score parity of the fast decoder against open_clip's own pixels:",
+            "",
+            "```json",
+            json.dumps(result["parity"], indent=1),
+            "```",
+        ]
+    )
+
+
+def scenes_section() -> str:
+    result = load("scenes.json")
+    rows = ["| size and processes | scenes/s | CPU ms a scene |", "| --- | ---: | ---: |"]
+    for name, value in result["values"].items():
+        rows.append(f"| {name.replace('_', ' ')} | {value['scenes_per_s']:.0f} | {value['cpu_ms_per_scene']:.1f} |")
+    return "\n".join(["## Procedural scenes", "", f"All types, captions and masks included. {machine(result)}", "", *rows])
+
+
+def machine(result: dict[str, Any]) -> str:
+    about = result["machine"]
+    return f"Measured {result['measured'][:10]} on {about['cores']} cores of {about['cpu']}, Python {about['python']}."
+
+
+def documents() -> dict[Path, str]:
+    readme = (ROOT / "README.md").read_text()
+    before, rest = readme.split(_BEGIN)
+    _, after = rest.split(_END, 1)
+    page = "\n\n".join(
+        [
+            "# Benchmarks",
+            "Written by `python -m benchmarks.tables` from `benchmarks/results`; each benchmark's docstring says how it is run. "
+            "Ratios are taken within a round, ours over the peer's; absolute rates depend on the machine.",
+            loader_section(),
+            scenes_section(),
+        ]
+    )
+    return {ROOT / "README.md": before + _BEGIN + quickstart_block() + _END + after, ROOT / "benchmarks" / "README.md": page + "\n"}
+
+
+def main() -> int:
+    stale = {path: text for path, text in documents().items() if not path.exists() or path.read_text() != text}
+    for path, text in stale.items():
+        if "--check" in sys.argv:
+            print(f"{path.relative_to(ROOT)} is not what the result files say; run python -m benchmarks.tables")
+        else:
+            path.write_text(text)
+            print(f"written: {path.relative_to(ROOT)}")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
