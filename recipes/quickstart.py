@@ -101,8 +101,11 @@ def _evaluate(options: Options, dataset: Dataset, encoder: DualEncoder) -> list[
     if any(dataset.table(split, ["label"])["label"].to_pylist()):
         log.info("3/4 evaluate: zero-shot classification on %s", split)
         results.append(zero_shot(encoder, dataset, split, workers=options.workers, seed=options.seed))
-    log.info("4/4 evaluate: retrieval on %s", split)
-    results.append(retrieval(encoder, dataset, split, workers=options.workers, seed=options.seed))
+    if {kind for kinds in dataset.table(split, ["caption_kinds"])["caption_kinds"].to_pylist() for kind in kinds} == {"label"}:
+        log.info("4/4 evaluate: no retrieval, the captions only repeat the labels")
+    else:
+        log.info("4/4 evaluate: retrieval on %s", split)
+        results.append(retrieval(encoder, dataset, split, workers=options.workers, seed=options.seed))
     for result in results:
         result.save(options.out / "results" / f"{result.task}.json")
     return results

@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, get_args
 
-import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils import data as torch_data
 from torch.utils.data import DataLoader
 
-from rsvl_data.errors import CorruptShard, DataError, RsvlError
+from rsvl_data.errors import CorruptShard, DataError, OptionError, RsvlError
 from rsvl_data.order import SampleOrder
 from rsvl_data.sample import CaptionKind, Sample
 from rsvl_data.shards import Dataset, Shard
@@ -55,10 +54,10 @@ class LoaderConfig:
     def __post_init__(self) -> None:
         for name, smallest in {"batch_size": 1, "workers": 0, "seed": 0, "shuffle_shards": 1}.items():
             if getattr(self, name) < smallest:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {smallest}")
+                raise OptionError(f"{name} is {getattr(self, name)}; it must be at least {smallest}")
         unknown = sorted(set(self.caption_kinds or ()) - set(get_args(CaptionKind)))
         if unknown or self.caption_kinds == ():
-            raise ValueError(
+            raise OptionError(
                 f"caption_kinds is {self.caption_kinds}; allowed: None for all, or some of {', '.join(get_args(CaptionKind))}"
             )
 
@@ -78,17 +77,6 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """DataLoader calls this where there is a GPU, so that copying to it can overlap with computing."""
         return replace(self, images=self.images.pin_memory(), tokens=self.tokens.pin_memory())
-
-
-@dataclass
-class EvalBatch:
-    """`samples` are whole records (captions, regions, label, mask) without the encoded image."""
-
-    samples: list[Sample]
-    images: UInt8[Tensor, "b 3 s s"]
-
-    def pin_memory(self) -> "EvalBatch":
-        return replace(self, images=self.images.pin_memory())
 
 
 def steps_per_epoch(dataset: Dataset, split: str, batch_size: int) -> int:
@@ -121,24 +109,14 @@ def train_batches(
     DataError when their turn comes; the message names shard and key.
     """
     if config.batch_size % world_size or not 0 <= rank < world_size:
-        raise ValueError(
+        raise OptionError(
             f"batch_size {config.batch_size} on rank {rank} of {world_size}: "
             "batch_size must divide by the number of ranks, and ranks count from 0"
         )
     if start_step < 0 or num_steps < 0:
-        raise ValueError(f"start_step is {start_step} and num_steps is {num_steps}; both must be at least 0")
+        raise OptionError(f"start_step is {start_step} and num_steps is {num_steps}; both must be at least 0")
     reader = _TrainReader(dataset, split, preprocess, tokenize, config, rank, world_size)
     return _load(reader, range(start_step, start_step + num_steps), config.workers)
-
-
-def eval_batches(
-    dataset: Dataset, split: str, preprocess: Preprocess, *, batch_size: int, workers: int, engine: Engine = "exact"
-) -> Iterator[EvalBatch]:
-    """Every sample of a split once, in the order of the shards, the whole image each; the last batch may be smaller."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-    reader = _EvalReader(dataset, split, preprocess, batch_size, engine)
-    return _load(reader, range(len(reader)), workers)
 
 
 def _load(reader: Callable[[int], Loaded], steps: range, workers: int) -> Iterator[Loaded]:
@@ -274,27 +252,3 @@ def _draw_caption(sample: Sample, config: LoaderConfig, rng: random.Random) -> s
 
 def _located(error: DataError, shard: Shard, sample: Sample) -> DataError:
     return DataError(f"{shard.tar}: sample {sample.key}: {error}")
-
-
-class _EvalReader:
-    def __init__(self, dataset: Dataset, split: str, preprocess: Preprocess, batch_size: int, engine: Engine):
-        self.split = _SplitReader(dataset, split, capacity=2)
-        self.ends = np.cumsum(self.split.sizes)
-        self.preprocess, self.batch_size, self.engine = preprocess, batch_size, engine
-
-    def __len__(self) -> int:
-        return -(-sum(self.split.sizes) // self.batch_size)
-
-    def __call__(self, batch_index: int) -> EvalBatch:
-        start = batch_index * self.batch_size
-        samples, images = [], []
-        for position in range(start, min(start + self.batch_size, sum(self.split.sizes))):
-            index = int(np.searchsorted(self.ends, position, side="right"))
-            shard = self.split.shard(index)
-            sample = shard.sample(position - int(self.ends[index]) + self.split.sizes[index])
-            try:
-                images.append(self.preprocess.decode(sample.image, self.engine))
-            except DataError as error:
-                raise _located(error, shard, sample) from error
-            samples.append(sample.model_copy(update={"image": b""}))
-        return EvalBatch(samples, torch.stack(images))

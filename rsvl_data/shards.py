@@ -13,12 +13,12 @@ import json
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Self, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -197,13 +197,16 @@ class Shard:
         return {"tar": self.tar}
 
     @cached_property
-    def members(self) -> list[list[Member]]:
+    def members(self) -> "Members":
+        """The members of every sample, in the order of the tar."""
         path = self.tar.with_suffix(".idx")
         try:
             header, *lines = path.read_text().splitlines()
             version, count = header.split()
-            samples = [_parse_index_line(line) for line in lines]
-        except (OSError, ValueError, UnicodeDecodeError) as error:
+            samples = Members(lines)
+            if lines:
+                samples[0]
+        except (OSError, ValueError, IndexError) as error:
             raise CorruptShard(f"{path} cannot be read as an index ({error}). Build the dataset again.") from error
         if version != INDEX_VERSION or int(count) != len(samples):
             raise CorruptShard(f"{path} says {header!r} but lists {len(samples)} samples; expected version {INDEX_VERSION}.")
@@ -255,9 +258,24 @@ class Shard:
             raise CorruptShard(f"{self.tar}: sample {index} has no sound record: {error}") from error
 
 
-def _parse_index_line(line: str) -> list[Member]:
-    words = line.split(" ")
-    return [Member(words[i], int(words[i + 1]), int(words[i + 2]), words[i + 3]) for i in range(0, len(words), 4)]
+class Members(Sequence[list[Member]]):
+    """A list of the members of every sample, parsed when asked for: a loader keeps many indexes and looks at each line once."""
+
+    def __init__(self, lines: list[str]):
+        self._lines = lines
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, index: int) -> list[Member]: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Members": ...
+    def __getitem__(self, index: int | slice) -> "list[Member] | Members":
+        if isinstance(index, slice):
+            return Members(self._lines[index])
+        words = self._lines[index].split(" ")
+        return [Member(words[i], int(words[i + 1]), int(words[i + 2]), words[i + 3]) for i in range(0, len(words), 4)]
 
 
 class Dataset:

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration, set_seed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.loader import Batch, LoaderConfig, train_batches
@@ -116,6 +117,7 @@ def train(
 
 def _make_accelerator(config: TrainConfig, out: Path) -> Accelerator:
     accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),  # without it accelerate does not see torchrun's other processes on a CPU
         mixed_precision={"fp32": "no", "amp_bf16": "bf16"}[config.precision],
         log_with=list(config.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "tracking")),
@@ -139,17 +141,23 @@ def _train_step(
     for group in optimizer.param_groups:
         group["lr"] = lr
     losses = model(batch)
-    total = sum(losses.values())
-    _check_finite("loss", total.item(), batch)
-    accelerator.backward(total)
+    means = _over_all_processes(accelerator, losses)
+    _check_finite("loss", means["loss/total"], batch)
+    accelerator.backward(sum(losses.values()))
     norm = accelerator.clip_grad_norm_(model.parameters(), grad_clip_norm or math.inf).item()
     _check_finite("gradient norm", norm, batch)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     with torch.no_grad():
         encoder.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-    values = {f"loss/{name}": value.item() for name, value in losses.items()}
-    return {**values, "loss/total": total.item(), "grad_norm": norm, "lr": lr, "logit_scale": encoder.logit_scale.item()}
+    return {**means, "grad_norm": norm, "lr": lr, "logit_scale": encoder.logit_scale.item()}
+
+
+def _over_all_processes(accelerator: Accelerator, losses: Mapping[str, Tensor]) -> dict[str, float]:
+    """Named for metrics.jsonl, with their total: the same numbers on every process, so that all of them go on or stop together."""
+    values = torch.stack([value.detach().float() for value in losses.values()])
+    means = accelerator.reduce(values, reduction="mean").tolist()
+    return {**{f"loss/{name}": mean for name, mean in zip(losses, means)}, "loss/total": sum(means)}
 
 
 def _check_finite(what: str, value: float, batch: Batch) -> None:

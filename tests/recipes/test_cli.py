@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import build_colours
+from colour_source import build_colours
 from PIL import Image
 
 from recipes.cli import main, recipe_module, recipe_names
@@ -123,7 +123,16 @@ def test_smoke_from_the_command_line(tmp_path):
 def test_eval_writes_results_and_a_report(tmp_path, capsys):
     data = build_colours(tmp_path / "data", val=0.2, test=0.4)
     for verb in ("zero-shot", "retrieval"):
-        words = ["--model", "rsvl-tiny", "--data", str(data.root), "--out", str(tmp_path / f"{verb}.json"), "--num-bootstrap", "20"]
+        words = [
+            "--model",
+            "rsvl-tiny",
+            "--data",
+            str(data.root),
+            "--out",
+            str(tmp_path / f"{verb}.json"),
+            "--num-bootstrap",
+            "20",
+        ]
         assert main(["eval", verb, *words]) == 0
         result = json.loads((tmp_path / f"{verb}.json").read_text())
         assert result["split"] == "test" and result["n"] == data.splits["test"] and result["model"]["name"] == "rsvl-tiny"

@@ -2,7 +2,7 @@
 
 import datasets
 import pytest
-from conftest import ColourSource
+from colour_source import ColourSource
 
 from rsvl_data.hub import record_features
 from rsvl_data.pipeline import BuildOptions, build

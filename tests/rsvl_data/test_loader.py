@@ -12,7 +12,7 @@ from PIL import Image
 
 from rsvl_data import order as order_module
 from rsvl_data.errors import CorruptShard, DataError
-from rsvl_data.loader import Batch, LoaderConfig, eval_batches, steps_per_epoch, train_batches
+from rsvl_data.loader import Batch, LoaderConfig, steps_per_epoch, train_batches
 from rsvl_data.order import SampleOrder
 from rsvl_data.sample import Caption, Sample, content_key
 from rsvl_data.shards import Dataset, write_shard
@@ -332,42 +332,3 @@ class TestErrors:
     def test_impossible_options(self, options, message):
         with pytest.raises(ValueError, match=message):
             LoaderConfig(**{"batch_size": 4, **options})
-
-
-class TestEvaluation:
-    @pytest.mark.parametrize("workers", [0, 2])
-    def test_every_sample_once_in_the_order_of_the_shards(self, dataset, workers):
-        found = list(eval_batches(dataset, "train", PREPROCESS, batch_size=5, workers=workers))
-        assert [len(batch.samples) for batch in found] == [5, 5, 5, 4]
-        expected = list(dataset.samples("train"))
-        assert [sample.key for batch in found for sample in batch.samples] == [sample.key for sample in expected]
-        assert torch.equal(
-            torch.cat([batch.images for batch in found]), torch.stack([PREPROCESS.decode(s.image) for s in expected])
-        )
-        first = found[0].samples[0]
-        assert first.captions == CAPTIONS
-        assert first.image == b""
-
-    def test_the_engine_is_a_choice(self, dataset):
-        exact, fast = (
-            torch.cat(
-                [batch.images for batch in eval_batches(dataset, "train", PREPROCESS, batch_size=5, workers=0, engine=engine)]
-            )
-            for engine in ("exact", "fast")
-        )
-        assert not torch.equal(exact, fast)
-        assert (exact.float() - fast.float()).abs().mean() < 1
-
-    def test_a_corrupt_image_is_named(self, tmp_path):
-        bad = make_sample(5, image=b"nothing")
-        dataset = write_dataset(tmp_path, [[make_sample(0), bad]])
-        with pytest.raises(DataError, match=rf"train-00000\.tar: sample {bad.key}: the image \(7 bytes\) is not readable"):
-            list(eval_batches(dataset, "train", PREPROCESS, batch_size=2, workers=1))
-
-    def test_an_empty_batch_is_refused(self, dataset):
-        with pytest.raises(ValueError, match="batch_size is 0; it must be at least 1"):
-            eval_batches(dataset, "train", PREPROCESS, batch_size=0, workers=0)
-
-    def test_unknown_split(self, dataset):
-        with pytest.raises(DataError, match="has no split 'test'; it has train"):
-            eval_batches(dataset, "test", PREPROCESS, batch_size=2, workers=0)

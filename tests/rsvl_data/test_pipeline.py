@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import ColourSource, build_colours
+from colour_source import ColourSource, build_colours
 
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.pipeline import BuildOptions, build
@@ -125,7 +125,7 @@ def test_bad_options(tmp_path, bad):
 SLOW_BUILD = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from conftest import ColourSource
+from colour_source import ColourSource
 from rsvl_data.pipeline import BuildOptions, build
 class Slow(ColourSource):
     def read(self, entry):

@@ -8,7 +8,9 @@ RECORD = {"key": "a1", "width": 4, "height": 3, "sha256": "0" * 64}
 
 def test_round_trip_keeps_unknown_fields_at_every_level():
     text = (
-        '{"key":"a1","width":4,"height":3,"sha256":"' + "0" * 64 + '","captions":[{"text":"x","lang":"en","kind":"human","mood":"calm"}],'
+        '{"key":"a1","width":4,"height":3,"sha256":"'
+        + "0" * 64
+        + '","captions":[{"text":"x","lang":"en","kind":"human","mood":"calm"}],'
         '"regions":[],"geo":{"lon":1.5,"cloud":0.1},"provenance":{"shelf":7},"scores":{"clip":0.25},"future":{"a":[1,null]}}'
     )
     assert Sample.from_json(text).to_json() == text

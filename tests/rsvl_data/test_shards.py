@@ -39,9 +39,18 @@ def test_index_agrees_with_tarfile_and_gives_random_access(tmp_path):
 
 
 def test_parquet_has_a_row_a_sample(tmp_path):
-    write_shard(tmp_path, "x-0", iter([sample("a", captions=[Caption(text="t", lang="fr"), Caption(text="u")], label="lake"), sample("b")]))
+    write_shard(
+        tmp_path,
+        "x-0",
+        iter([sample("a", captions=[Caption(text="t", lang="fr"), Caption(text="u")], label="lake"), sample("b")]),
+    )
     rows = pq.read_table(tmp_path / "x-0.parquet").to_pylist()
-    assert (rows[0]["key"], rows[0]["caption"], rows[0]["captions"], rows[0]["caption_langs"]) == ("a", "t", ["t", "u"], ["fr", "en"])
+    assert (rows[0]["key"], rows[0]["caption"], rows[0]["captions"], rows[0]["caption_langs"]) == (
+        "a",
+        "t",
+        ["t", "u"],
+        ["fr", "en"],
+    )
     assert rows[0]["label"] == "lake" and rows[1]["captions"] == [] and rows[1]["caption"] is None
 
 
@@ -133,6 +142,8 @@ def test_plain_webdataset_reads_it(colours):
     read = list(webdataset.WebDataset(tars, shardshuffle=False).decode("rgb8"))
     assert len(read) == colours.splits["train"]
     first = next(colours.samples("train"))
-    assert read[0]["__key__"] == first.key and read[0]["txt"] == first.captions[0].text and read[0]["json"]["label"] == first.label
+    assert (
+        read[0]["__key__"] == first.key and read[0]["txt"] == first.captions[0].text and read[0]["json"]["label"] == first.label
+    )
     assert isinstance(read[0]["jpg"], np.ndarray) and read[0]["jpg"].shape == (36, 40, 3)
     gc.collect()  # webdataset leaves its files to the collector, which warns

@@ -160,7 +160,9 @@ def test_bad_tables(tmp_path, name, text, message):
 # --- all kinds
 
 
-@pytest.mark.parametrize("make", [lambda p: None, lambda p: (p / "notes.txt").write_text("x"), lambda p: (p / "empty class").mkdir()])
+@pytest.mark.parametrize(
+    "make", [lambda p: None, lambda p: (p / "notes.txt").write_text("x"), lambda p: (p / "empty class").mkdir()]
+)
 def test_nothing_to_import(tmp_path, make):
     make(tmp_path)
     with pytest.raises(DataError, match="holds nothing that can be imported"):
@@ -193,7 +195,11 @@ def test_a_folder_that_datasets_loads(tmp_path, monkeypatch):
     for split, label, number in [("train", "forest", 0), ("train", "river", 1), ("test", "forest", 2)]:
         picture(tmp_path / "set" / split / label / f"{number}.png", (number, 0, 0))
     read = read_all(open_source(tmp_path / "set", "hugging-face"))
-    assert [(entry.split, sample.label) for entry, sample in read] == [("train", "forest"), ("train", "river"), ("test", "forest")]
+    assert [(entry.split, sample.label) for entry, sample in read] == [
+        ("train", "forest"),
+        ("train", "river"),
+        ("test", "forest"),
+    ]
     assert all(sample.captions[0].kind == "label" for _, sample in read)
 
 
@@ -202,7 +208,9 @@ def test_captions_of_a_datasets_table(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "set"
     picture(folder / "a.png")
-    (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "captions": ["one", " two  words "], "text": "three"}) + "\n")
+    (folder / "metadata.jsonl").write_text(
+        json.dumps({"file_name": "a.png", "captions": ["one", " two  words "], "text": "three"}) + "\n"
+    )
     [(_, sample)] = read_all(open_source(folder, "hugging-face"))
     assert [c.text for c in sample.captions] == ["one", "two words", "three"]
 

@@ -49,7 +49,9 @@ def test_official_open_clip_values(shared):
 
 
 def official_features(tensors):
-    return F.normalize(tensors["x_image"] @ tensors["w_image"], dim=-1), F.normalize(tensors["x_text"] @ tensors["w_text"], dim=-1)
+    return F.normalize(tensors["x_image"] @ tensors["w_image"], dim=-1), F.normalize(
+        tensors["x_text"] @ tensors["w_text"], dim=-1
+    )
 
 
 def test_perfect_match_and_order():

@@ -15,7 +15,9 @@ def encoder():
 
 def batch_of(encoder, *texts: str) -> Batch:
     images = torch.randint(0, 256, (len(texts), 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    return Batch(0, 0, [f"k{i}" for i in range(len(texts))], images, list(texts), encoder.tokenizer(list(texts)), [None] * len(texts))
+    return Batch(
+        0, 0, [f"k{i}" for i in range(len(texts))], images, list(texts), encoder.tokenizer(list(texts)), [None] * len(texts)
+    )
 
 
 def test_equals_the_loss_of_its_embeddings(encoder):
@@ -28,7 +30,9 @@ def test_equals_the_loss_of_its_embeddings(encoder):
 def test_duplicate_captions_as_an_option(encoder):
     twice, distinct = batch_of(encoder, "a lake", "a forest", "a lake"), batch_of(encoder, "a lake", "a forest", "a pond")
     with torch.no_grad():
-        losses = {name: [ClipObjective(encoder, n)(b)["contrastive"].item() for n in (True, False)]
-                  for name, b in (("twice", twice), ("distinct", distinct))}
+        losses = {
+            name: [ClipObjective(encoder, n)(b)["contrastive"].item() for n in (True, False)]
+            for name, b in (("twice", twice), ("distinct", distinct))
+        }
     assert losses["twice"][1] < losses["twice"][0]
     assert losses["distinct"][1] == losses["distinct"][0]

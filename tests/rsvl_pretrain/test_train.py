@@ -2,6 +2,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import build_colours
+from colour_source import build_colours
 
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.loader import LoaderConfig
@@ -46,7 +47,9 @@ def test_it_learns_and_says_so(colours, tmp_path):
     lines = metrics(tmp_path / "run")
     assert [line["step"] for line in lines] == list(range(1, 26))
     assert sum(line["loss/total"] for line in lines[-5:]) < 0.8 * sum(line["loss/total"] for line in lines[:5])
-    assert {"loss/contrastive", "grad_norm", "lr", "logit_scale", "samples_per_s", "data_wait_s", "samples_seen", "epoch"} <= set(lines[0])
+    assert {"loss/contrastive", "grad_norm", "lr", "logit_scale", "samples_per_s", "data_wait_s", "samples_seen", "epoch"} <= set(
+        lines[0]
+    )
     assert lines[-1]["samples_seen"] == 200
     assert [path.name for path in finished_checkpoints(tmp_path / "run")] == ["step_00000024", "step_00000025"]
 
@@ -56,7 +59,10 @@ def test_resume_is_exact(colours, tmp_path):
     run_until(colours, tmp_path / "parts", 5)
     parts = run(colours, tmp_path / "parts", resume="latest")
     assert parts.weights_sha256() == whole.weights_sha256()
-    timeless = [[{k: v for k, v in line.items() if not k.endswith("_s")} for line in metrics(tmp_path / name)] for name in ("whole", "parts")]
+    timeless = [
+        [{k: v for k, v in line.items() if not k.endswith("_s")} for line in metrics(tmp_path / name)]
+        for name in ("whole", "parts")
+    ]
     assert timeless[0] == timeless[1]
 
 
@@ -114,7 +120,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(colours, tmp_
         return {"contrastive": losses["contrastive"] * (torch.nan if batch.step == 2 else 1)}
 
     monkeypatch.setattr(ClipObjective, "forward", forward)
-    with pytest.raises(DataError, match=r"the loss became nan at step 2; the weights were not changed. Samples of the batch: [0-9a-f]{16}"):
+    with pytest.raises(
+        DataError, match=r"the loss became nan at step 2; the weights were not changed. Samples of the batch: [0-9a-f]{16}"
+    ):
         run(colours, tmp_path / "run", save_every=1)
     assert [path.name for path in finished_checkpoints(tmp_path / "run")] == ["step_00000001", "step_00000002"]
 
@@ -134,6 +142,36 @@ def test_bf16_runs_and_differs(colours, tmp_path):
     half = run(colours, tmp_path / "half", steps=2, precision="amp_bf16")
     assert full.weights_sha256() != half.weights_sha256()
     assert metrics(tmp_path / "half")[-1]["loss/total"] == pytest.approx(metrics(tmp_path / "full")[-1]["loss/total"], rel=0.05)
+
+
+def test_two_processes_equal_one(colours, tmp_path):
+    """The same global batch, under torchrun: equal losses, and checkpoints that the other can continue."""
+    words = f"--data {colours.root} --model rsvl-tiny --batch-size 8 --workers 0 --train.steps 4 --optim.warmup 2".split()
+    alone = [sys.executable, "-m", "recipes.pretrain.clip"]
+    together = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master-port",
+        free_port(),
+        "-m",
+        "recipes.pretrain.clip",
+    ]
+    for name, command in (("one", alone), ("two", together)):
+        done = subprocess.run([*command, *words, "--out", str(tmp_path / name)], capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+    for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        assert two["loss/total"] == pytest.approx(one["loss/total"], abs=1e-4) and two["grad_norm"] == pytest.approx(
+            one["grad_norm"], rel=1e-3
+        )
+
+
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
 
 
 COMMAND = """--data {data} --model rsvl-tiny --batch-size 8 --workers {workers} --train.steps 14 --train.save-every 3 --optim.warmup 2
