@@ -4,6 +4,7 @@ Exit status 0: done. 1: it failed, and the message says why. 2: the options were
 """
 
 import ast
+import errno
 import importlib
 import logging
 import sys
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rsvl: {error}", file=sys.stderr)
         return 2 if isinstance(error, OptionError) else 1
     except OSError as error:
-        print(f"rsvl: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        hint = ". Make room and give the same command again" if error.errno == errno.ENOSPC else ""
+        print(f"rsvl: {error.strerror or error}{f': {error.filename}' if error.filename else ''}{hint}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("rsvl: interrupted. The same command goes on where it stopped.", file=sys.stderr)

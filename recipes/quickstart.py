@@ -33,11 +33,11 @@ class Options:
     """folder of everything that is made"""
     data: str | None = None
     """a folder of class folders, a captioned set, or hub:org/name; left out: procedural scenes"""
-    scenes: int = 6000
+    scenes: int = 5000
     """scenes to render when no data are given"""
     size_px: int = 128
     """side of a scene"""
-    steps: int = 400
+    steps: int = 320
     """training steps of 64 samples"""
     workers: int = 2
     """processes that render, decode and load"""

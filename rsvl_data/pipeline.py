@@ -254,10 +254,21 @@ class _Write(PipelineStep):
                 facts["licences"].update([sample.provenance.licence] if sample.provenance.licence else [])
                 yield sample
 
-        line = write_shard(self.out / "data", name, watched(), image_suffix=self.image_suffix)
+        with _told_once():
+            line = write_shard(self.out / "data", name, watched(), image_suffix=self.image_suffix)
         info = {"shard": line, **{fact: sorted(seen) for fact, seen in facts.items()}}
         write_atomically(self.out / ".build" / "shards" / f"{name}.json", json.dumps(info).encode())
         yield from ()
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """An error reaches the caller of `build`; datatrove would print its whole traceback to the terminal before."""
+    try:
+        yield
+    except Exception:
+        loguru.logger.disable("datatrove")
+        raise
 
 
 class _QuietLocalExecutor(LocalPipelineExecutor):

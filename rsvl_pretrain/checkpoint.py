@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.shards import write_atomically
@@ -24,7 +25,15 @@ def save_checkpoint(accelerator: Accelerator, run: Path, step: int, identity: di
     if accelerator.is_main_process:
         shutil.rmtree(aside, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(aside))
+    try:
+        accelerator.save_state(str(aside))
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own words for a full disk
+        shutil.rmtree(aside, ignore_errors=True)
+        older = next(iter(finished_checkpoints(run)[::-1]), None)
+        raise DataError(
+            f"the checkpoint of step {step} could not be written: {error}. "
+            + (f"{older} is whole: make room and go on with --resume latest." if older else "Make room and start again.")
+        ) from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         write_atomically(aside / "trainer.json", json.dumps({"step": step, "identity": identity}, indent=1).encode())

@@ -1,6 +1,9 @@
 """Shapes at tensor borders are checked while the tests run."""
 
 import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import jaxtyping
@@ -20,6 +23,28 @@ from rsvl_data.shards import Dataset  # noqa: E402
 def colours(tmp_path: Path) -> Dataset:
     """40 samples in 4 classes: train, val and test in shards of 10."""
     return build_colours(tmp_path / "colours")
+
+
+@pytest.fixture
+def small_disk() -> Callable[[Path, str], AbstractContextManager[Callable[[str], None]]]:
+    """`with small_disk(folder, "3m") as resize:` makes a folder a file system of that size; `resize("9m")` gives it more."""
+
+    @contextmanager
+    def mounted(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
+        def mount(*options: str) -> bool:
+            return subprocess.run(["mount", *options, str(folder)], capture_output=True).returncode == 0
+
+        def resize(larger: str) -> None:
+            assert mount("-o", f"remount,size={larger}")
+
+        if not mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs"):
+            pytest.skip("mounting a small file system needs root")
+        try:
+            yield resize
+        finally:
+            subprocess.run(["umount", str(folder)], check=True)
+
+    return mounted
 
 
 @pytest.fixture(scope="session")

@@ -140,3 +140,39 @@ def test_eval_writes_results_and_a_report(tmp_path, capsys):
     files = [str(tmp_path / "zero-shot.json"), str(tmp_path / "retrieval.json")]
     assert main(["eval", "report", *files, "--out", str(page), "--data", str(data.root)]) == 0
     assert "acc1" in capsys.readouterr().out and Path(page).stat().st_size > 5000
+
+
+def test_a_full_disk_is_said_in_one_line_and_the_build_goes_on(tmp_path, small_disk):
+    words = [
+        "run",
+        "data/scenes",
+        "--num",
+        "150",
+        "--size-px",
+        "128",
+        "--samples-per-shard",
+        "50",
+        "--out",
+        str(tmp_path / "disk" / "out"),
+    ]
+    (tmp_path / "disk").mkdir()
+    with small_disk(tmp_path / "disk", "2m") as resize:
+        status, _, err = rsvl(*words)
+        assert status == 1 and "No space left on device" in err and "give the same command again" in err
+        assert len(err.strip().splitlines()) == 1, err
+        resize("50m")
+        assert rsvl(*words)[0] == 0
+        assert rsvl("data", "validate", str(tmp_path / "disk" / "out"))[0] == 0
+
+
+def test_a_full_disk_while_training_leaves_a_loadable_checkpoint(tmp_path, colours, small_disk):
+    words = ["run", "pretrain/clip", "--data", str(colours.root), "--out", str(tmp_path / "disk" / "run"), "--model", "rsvl-tiny"]
+    words += ["--batch-size", "8", "--workers", "0", "--train.steps", "3", "--train.save-every", "1", "--resume", "latest"]
+    (tmp_path / "disk").mkdir()
+    with small_disk(tmp_path / "disk", "150m") as resize:
+        status, _, err = rsvl(*words)
+        assert status == 1 and "the checkpoint of step 2 could not be written" in err and "--resume latest" in err
+        assert "Traceback" not in err
+        resize("900m")
+        assert rsvl(*words)[0] == 0
+        assert (tmp_path / "disk" / "run" / "export" / "open_clip_model.safetensors").exists()
