@@ -8,6 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from evaluation.report import write_report
 from rsvl_data.shards import Dataset
 from rsvl_data.validate import problems
 
@@ -64,4 +65,17 @@ def stats(dataset: Folder) -> int:
     return 0
 
 
-VERBS = {"validate": validate, "stats": stats}
+def browse(dataset: Folder, out: Path = Path("browse.html")) -> int:
+    """One HTML page of a dataset: samples of every label, counts, what the build left out.
+
+    Args:
+        dataset: dataset folder
+        out: page to write
+    """
+    opened = Dataset.open(dataset)
+    write_report(out, [], dataset=opened, title=f"Dataset {opened.name}")
+    print(f"page: {out}")
+    return 0
+
+
+VERBS = {"validate": validate, "stats": stats, "browse": browse}

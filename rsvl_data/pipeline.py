@@ -94,12 +94,11 @@ def build(
     *,
     recipe: str,
     image_suffix: str = "jpg",
-    mask: dict[str, Any] | None = None,
 ) -> Dataset | None:
     """Write the dataset and return it opened; None for a dry run.
 
-    A build that was killed goes on where it stopped when called again. `mask` describes the classes of KEY.mask.png where samples
-    have one. Raises DataError when nothing is left to write, or when `out` holds a build of another source or other options.
+    A build that was killed goes on where it stopped when called again. Raises DataError when nothing is left to write, or when `out`
+    holds a build of another source or other options.
     """
     entries = list(source.entries())
     if not entries:
@@ -120,7 +119,7 @@ def build(
     steps = [_Read(source, work, names), _Process(list(stages), out, names), _Write(out, names, image_suffix)]
     with _progress(work, names):
         _run_tasks(steps, len(names), options.workers, work / "datatrove")
-    facts = {"recipe": recipe, "config": options.facts(), "image": image_suffix, "mask": mask, "plan_sha256": fingerprint}
+    facts = {"recipe": recipe, "config": options.facts(), "image": image_suffix, "mask": source.mask, "plan_sha256": fingerprint}
     _finish(source, out, names, facts)
     return Dataset.open(out)
 

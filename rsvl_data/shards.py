@@ -310,6 +310,11 @@ class Dataset:
         """A sentence that must stand beside every number measured on these data, such as that the scenes are procedural."""
         return self.manifest.get("note")
 
+    def sha256(self, *splits: str) -> str:
+        """The identity of these splits, all when none is named: of the manifest's lines for their shards, which hold checksums."""
+        lines = [json.dumps(shard, sort_keys=True) for shard in self.manifest["shards"] if not splits or shard["split"] in splits]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
     @property
     def splits(self) -> dict[str, int]:
         """Samples by split, in the order train, val, test, then others."""

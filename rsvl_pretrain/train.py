@@ -77,7 +77,7 @@ def train(
     accelerator = _make_accelerator(config, out)
     model, optimizer = accelerator.prepare(objective, make_optimizer(objective, optim))
     encoder = objective.encoder
-    identity = {"dataset": dataset.manifest["plan_sha256"], "model": encoder.config, "seed": seed, "steps": config.steps}
+    identity = {"dataset": dataset.sha256(split), "model": encoder.config, "seed": seed, "steps": config.steps}
     identity |= {"optim": asdict(optim), "batch_size": loader.batch_size, "precision": config.precision}
     checkpoint = find_checkpoint(out, resume)
     done = load_checkpoint(accelerator, checkpoint, json.loads(json.dumps(identity))) if checkpoint else 0

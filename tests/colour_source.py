@@ -25,6 +25,7 @@ class ColourSource:
     num: int = 40
     name: str = "colours"
     note: str | None = None
+    mask: dict[str, Any] | None = None
     extra: Callable[[int], dict[str, Any]] = field(default=lambda number: {})
 
     def entries(self) -> Iterator[Entry]:

@@ -1,7 +1,5 @@
 """Which model was measured on which data, and how the images came to it: the parts of a Result that let a reader repeat it."""
 
-import hashlib
-import json
 from typing import Any
 
 from evaluation.bootstrap import Interval
@@ -15,17 +13,12 @@ from rsvl_data.version import code_version
 def origin(
     encoder: Encoder, dataset: Dataset, split: str, engine: Engine, precision: EvalPrecision, **facts: Any
 ) -> dict[str, Any]:
-    """The fields of a Result that say where it comes from; `facts` about the data that took part are added to `data`.
-
-    `data["sha256"]` is of the manifest's lines for the shards of this split, which hold the shards' own checksums.
-    """
-    lines = [json.dumps(shard, sort_keys=True) for shard in dataset.manifest["shards"] if shard["split"] == split]
-    data_sha256 = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    """The fields of a Result that say where it comes from; `facts` about the data that took part are added to `data`."""
     return {
         "dataset": dataset.name,
         "split": split,
         "model": {"name": encoder.name, "sha256": encoder.weights_sha256()},
-        "data": {"name": dataset.name, "note": dataset.note, "sha256": data_sha256, **facts},
+        "data": {"name": dataset.name, "note": dataset.note, "sha256": dataset.sha256(split), **facts},
         "preprocessing": preprocessing_text(encoder.preprocess, engine, precision),
         "code": code_version(),
     }

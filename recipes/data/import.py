@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from recipes.config import save_config
+from rsvl_data.images import ImageSuffix
 from rsvl_data.pipeline import BuildOptions, build
 from rsvl_data.shards import Dataset
 from rsvl_data.sources import Format, open_source
@@ -20,11 +21,13 @@ class Options(BuildOptions):
     """folder or file with the images and their words, or hub:org/name for a dataset of the Hugging Face Hub"""
     format: Format = "auto"
     """what it is; auto looks for Karpathy JSON, then a table, then class folders"""
+    image_format: ImageSuffix = "jpg"
+    """format of the stored images; those that have it already are kept byte for byte, png loses nothing"""
 
 
 def run(options: Options) -> Dataset | None:
-    source = open_source(options.source, options.format)
-    dataset = build(source, [], options, recipe="data/import")
+    source = open_source(options.source, options.format, options.image_format)
+    dataset = build(source, [], options, recipe="data/import", image_suffix=options.image_format)
     if dataset is not None:
         save_config(options.out, "data/import", options)
     return dataset

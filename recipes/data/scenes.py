@@ -9,7 +9,7 @@ from pathlib import Path
 from recipes.config import save_config
 from rsvl_data.pipeline import BuildOptions, build
 from rsvl_data.shards import Dataset
-from rsvl_data.sources.scenes import Scenes, mask_legend
+from rsvl_data.sources.scenes import Scenes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Options(BuildOptions):
 
 def run(options: Options) -> Dataset | None:
     source = Scenes(options.num, options.size_px, options.seed)
-    dataset = build(source, [], options, recipe="data/scenes", mask=mask_legend())
+    dataset = build(source, [], options, recipe="data/scenes")
     if dataset is not None:
         save_config(options.out, "data/scenes", options)
     return dataset

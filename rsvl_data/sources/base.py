@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from rsvl_data.captions import label_captions
 from rsvl_data.errors import DataError
 from rsvl_data.images import ImageSuffix, UnreadableImage, to_stored
-from rsvl_data.sample import Caption, Geo, Provenance, Sample, content_key
+from rsvl_data.sample import Caption, Geo, Provenance, Region, Sample, content_key
 from rsvl_data.stage import Dropped, Outcome
 
 
@@ -41,13 +41,20 @@ def given_split(name: str | None, where: str) -> str | None:
 
 
 class Source(Protocol):
-    """`note` is a sentence that must stand beside every number measured on these data, or None."""
+    """What a recipe builds from.
+
+    note   a sentence that must stand beside every number measured on these data, or None
+    mask   what the numbers in KEY.mask.png mean: {"classes": [name], "palette": [[r, g, b]], "ignore_index": int}; None without masks
+    """
 
     @property
     def name(self) -> str: ...
 
     @property
     def note(self) -> str | None: ...
+
+    @property
+    def mask(self) -> dict[str, Any] | None: ...
 
     def entries(self) -> Iterator[Entry]:
         """In a stable order. No image is opened."""
@@ -60,7 +67,8 @@ class Source(Protocol):
 class ImageFiles:
     """Images that lie as files under `root`, with words that came from elsewhere.
 
-    The facts of an entry: `path` relative to root; `captions`, a list of texts or of caption records; `label`; `geo`; `provenance`.
+    The facts of an entry: `path` relative to root; `captions`, a list of texts or of caption records; `label`; `regions` and `geo` as
+    in the record; `provenance`.
     """
 
     name: str
@@ -68,6 +76,7 @@ class ImageFiles:
     list_entries: Callable[[], Iterator[Entry]]
     image_suffix: ImageSuffix = "jpg"
     note: str | None = None
+    mask: dict[str, Any] | None = None
 
     def entries(self) -> Iterator[Entry]:
         return self.list_entries()
@@ -77,27 +86,57 @@ class ImageFiles:
         if not path.resolve().is_relative_to(self.root.resolve()):
             return Dropped(entry.id, "path_outside", f"{entry.facts['path']} leads out of {self.root}")
         try:
-            stored = to_stored(path.read_bytes(), self.image_suffix)
+            content = path.read_bytes()
         except FileNotFoundError:
             return Dropped(entry.id, "missing_file", f"{path} does not exist")
-        except UnreadableImage as error:
-            return Dropped(entry.id, error.reason, f"{path}: {error}")
-        label = entry.facts.get("label")
-        captions = captions_of(entry.facts.get("captions", []), label)
-        if not captions:
-            return Dropped(entry.id, "no_caption", f"{path} has neither a caption nor a label")
-        sha256 = hashlib.sha256(stored.content).hexdigest()
-        return Sample(
-            key=content_key(sha256, entry.id),
-            width=stored.width,
-            height=stored.height,
-            sha256=sha256,
-            captions=captions,
-            label=label,
-            geo=Geo(**entry.facts["geo"]) if entry.facts.get("geo") else None,
-            provenance=Provenance(dataset=self.name, original_id=entry.id, **entry.facts.get("provenance", {})),
-            image=stored.content,
+        return make_sample(
+            content,
+            entry.id,
+            dataset=self.name,
+            captions=entry.facts.get("captions", []),
+            label=entry.facts.get("label"),
+            regions=entry.facts.get("regions", []),
+            geo=entry.facts.get("geo"),
+            provenance=entry.facts.get("provenance", {}),
+            image_suffix=self.image_suffix,
         )
+
+
+def make_sample(
+    content: bytes,
+    source_id: str,
+    *,
+    dataset: str,
+    captions: Sequence[str | dict[str, Any]],
+    label: str | None,
+    image_suffix: ImageSuffix,
+    regions: Sequence[dict[str, Any]] = (),
+    geo: dict[str, Any] | None = None,
+    provenance: dict[str, Any] | None = None,
+    mask: bytes | None = None,
+) -> Outcome:
+    """The record of one encoded image and what its source says of it, or why there is none. `mask` is an encoded index PNG."""
+    try:
+        stored = to_stored(content, image_suffix)
+    except UnreadableImage as error:
+        return Dropped(source_id, error.reason, f"{source_id}: {error}")
+    sentences = captions_of(captions, label)
+    if not sentences:
+        return Dropped(source_id, "no_caption", f"{source_id} has neither a caption nor a label")
+    sha256 = hashlib.sha256(stored.content).hexdigest()
+    return Sample(
+        key=content_key(sha256, source_id),
+        width=stored.width,
+        height=stored.height,
+        sha256=sha256,
+        captions=sentences,
+        label=label,
+        regions=[Region(**region) for region in regions],
+        geo=Geo(**geo) if geo else None,
+        provenance=Provenance(dataset=dataset, original_id=source_id, **(provenance or {})),
+        image=stored.content,
+        mask=mask,
+    )
 
 
 def captions_of(given: Sequence[str | dict[str, Any]], label: str | None) -> list[Caption]:

@@ -4,7 +4,6 @@ The image column is the one of type Image; a ClassLabel, or a string column call
 from the columns named in `CAPTION_COLUMNS`, as texts or lists of texts. Splits are the dataset's own.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +13,8 @@ from typing import Any
 import datasets
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix, UnreadableImage, to_stored
-from rsvl_data.sample import Provenance, Sample, content_key
-from rsvl_data.sources.base import Entry, captions_of, split_of_name
+from rsvl_data.images import ImageSuffix
+from rsvl_data.sources.base import Entry, make_sample, split_of_name
 from rsvl_data.stage import Dropped, Outcome
 
 CAPTION_COLUMNS = (
@@ -41,6 +39,7 @@ class HuggingFace:
     id: str
     image_suffix: ImageSuffix = "jpg"
     note: str | None = None
+    mask: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -69,23 +68,12 @@ class HuggingFace:
         row = rows[entry.facts["index"]]
         image = row[_image_column(rows, self.id)]
         try:
-            stored = to_stored(image["bytes"] or Path(image["path"]).read_bytes(), self.image_suffix)
-        except (UnreadableImage, OSError, TypeError) as error:
-            return Dropped(entry.id, getattr(error, "reason", "missing_file"), str(error))
-        label = _label(rows, row)
-        captions = captions_of([text for column in CAPTION_COLUMNS for text in _texts(row.get(column))], label)
-        if not captions:
-            return Dropped(entry.id, "no_caption", f"{entry.id} has neither a caption nor a label")
-        sha256 = hashlib.sha256(stored.content).hexdigest()
-        return Sample(
-            key=content_key(sha256, entry.id),
-            width=stored.width,
-            height=stored.height,
-            sha256=sha256,
-            captions=captions,
-            label=label,
-            provenance=Provenance(dataset=self.id, original_id=entry.id),
-            image=stored.content,
+            content = image["bytes"] or Path(image["path"]).read_bytes()
+        except (OSError, TypeError) as error:  # a row without an image is None
+            return Dropped(entry.id, "missing_file", f"{entry.id}: {error}")
+        captions = [text for column in CAPTION_COLUMNS for text in _texts(row.get(column))]
+        return make_sample(
+            content, entry.id, dataset=self.id, captions=captions, label=_label(rows, row), image_suffix=self.image_suffix
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rsvl_data.errors import DataError
+from rsvl_data.images import ImageSuffix
 from rsvl_data.sources.base import Entry, ImageFiles, given_split
 
 EXPECTS = "dataset_*.json (Karpathy form: images[].filename, .split, .sentences[].raw) beside a folder of images"
@@ -22,8 +23,8 @@ def find(path: Path) -> Path | None:
     return next(iter(sorted(path.glob("dataset*.json"))), None)
 
 
-def open(path: Path, name: str) -> ImageFiles:
-    return ImageFiles(name, path.parent, lambda: list_entries(path))
+def open(path: Path, name: str, image_suffix: ImageSuffix) -> ImageFiles:
+    return ImageFiles(name, path.parent, lambda: list_entries(path), image_suffix)
 
 
 def list_entries(path: Path) -> Iterator[Entry]:

@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
@@ -25,6 +26,11 @@ class Scenes:
     jpeg_quality: int = 90
     name: str = "scenes"
     note: str | None = NOTE
+
+    @property
+    def mask(self) -> dict[str, Any]:
+        """No pixel is ignored: 255 does not occur."""
+        return {"classes": list(LAND_COVER), "palette": [list(colour) for colour in LAND_COVER_PALETTE], "ignore_index": 255}
 
     def entries(self) -> Iterator[Entry]:
         return (Entry(f"scene-{self.seed}-{index}", facts={"index": index}) for index in range(self.num))
@@ -49,8 +55,3 @@ class Scenes:
             image=image,
             mask=mask.getvalue(),
         )
-
-
-def mask_legend() -> dict[str, object]:
-    """What the numbers in KEY.mask.png mean; 255 would be ignored, and does not occur."""
-    return {"classes": list(LAND_COVER), "palette": [list(colour) for colour in LAND_COVER_PALETTE], "ignore_index": 255}

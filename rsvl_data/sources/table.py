@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from rsvl_data.errors import DataError
+from rsvl_data.images import ImageSuffix
 from rsvl_data.sources.base import Entry, ImageFiles, given_split
 
 EXPECTS = "a .csv, .tsv, .jsonl or .parquet with a column of image paths (filepath, filename, image, path) and one of captions"
@@ -36,8 +37,8 @@ def _has_columns(path: Path) -> bool:
     return _pick(first, _IMAGE) is not None and _pick(first, _CAPTION) is not None
 
 
-def open(path: Path, name: str) -> ImageFiles:
-    return ImageFiles(name, path.parent, lambda: list_entries(path))
+def open(path: Path, name: str, image_suffix: ImageSuffix) -> ImageFiles:
+    return ImageFiles(name, path.parent, lambda: list_entries(path), image_suffix)
 
 
 def list_entries(path: Path) -> Iterator[Entry]:

@@ -1,3 +1,4 @@
+import io
 import json
 import re
 import subprocess
@@ -9,6 +10,7 @@ from colour_source import build_colours
 from PIL import Image
 
 from recipes.cli import main, recipe_module, recipe_names
+from rsvl_data.shards import Dataset
 
 
 def rsvl(*words: str) -> tuple[int, str, str]:
@@ -38,7 +40,7 @@ def test_every_option_of_every_recipe_is_explained(capsys):
     [
         (["bake"], 2, "unknown command 'bake'"),
         (["run", "data/imports"], 2, "did you mean data/import"),
-        (["data", "chew"], 2, "allowed are validate, stats"),
+        (["data", "chew"], 2, "allowed are validate, stats, browse"),
         (["data", "validate", "nowhere"], 1, "not a finished dataset"),
         (["run", "data/import", "--source", "nowhere", "--out", "x"], 1, "nowhere does not exist"),
         (["run", "data/import", "--sauce", "x", "--out", "x"], 2, "--sauce"),
@@ -100,6 +102,27 @@ def test_import_counts_what_it_drops(tmp_path, capsys):
     assert main(["run", "data/import", "--source", str(tmp_path / "source"), "--out", str(tmp_path / "out")]) == 0
     assert main(["data", "stats", str(tmp_path / "out")]) == 0
     assert "read: 6 in, 5 kept, dropped not_an_image 1" in capsys.readouterr().out
+
+
+def test_browse_makes_a_page(colours, tmp_path):
+    assert main(["data", "browse", str(colours.root), "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/webp") >= 4 and "forest" in page
+
+
+def test_image_format_png_keeps_every_pixel(tmp_path):
+    Image.new("RGB", (16, 16), (1, 2, 3)).save(_made(tmp_path / "source" / "forest") / "a.bmp")
+    words = ["--source", str(tmp_path / "source"), "--out", str(tmp_path / "out"), "--image-format", "png"]
+    assert main(["run", "data/import", *words]) == 0
+    dataset = Dataset.open(tmp_path / "out")
+    [sample] = [sample for split in dataset.splits for sample in dataset.samples(split)]
+    with Image.open(io.BytesIO(sample.image)) as image:
+        assert image.format == "PNG" and image.getpixel((3, 3)) == (1, 2, 3)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
 
 
 def test_dry_run(tmp_path, caplog):
