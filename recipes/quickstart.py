@@ -1,7 +1,8 @@
 """The whole chain in minutes on a laptop: build -> pretrain -> evaluate -> card and report.
 
-rsvl run quickstart                              on procedural scenes, nothing to download
-rsvl run quickstart --data MY_IMAGES --out OUT   on class folders or a captioned set
+`rsvl run quickstart` runs on procedural scenes, with nothing to download.
+
+`rsvl run quickstart --data MY_IMAGES --out OUT` runs on class folders or a captioned set.
 """
 
 import logging
@@ -42,6 +43,7 @@ class Options:
     workers: int = 2
     """processes that render, decode and load"""
     seed: int = 0
+    """of scenes, splits, weights and order"""
 
 
 def run(options: Options) -> None:

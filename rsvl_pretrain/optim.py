@@ -17,13 +17,17 @@ class OptimConfig:
     lr: float = 5e-4
     """peak learning rate"""
     beta1: float = 0.9
+    """share of the old mean of gradients that is kept each step"""
     beta2: float = 0.98
+    """the same for the mean of squared gradients"""
     eps: float = 1e-6
+    """keeps the division by the root of that mean finite"""
     wd: float = 0.2
     """weight decay of matrices; gains, biases and the logit scale have none"""
     warmup: int = 100
     """steps of linear warm-up; never more than a tenth of a run that is shorter than ten times as long"""
     lr_scheduler: Literal["cosine", "const"] = "cosine"
+    """after the warm-up: half a cosine down to 0, or the peak throughout"""
     grad_clip_norm: float | None = 1.0
     """largest norm of all gradients together"""
 

@@ -1,6 +1,9 @@
 """CLIP pretraining on shards: any open_clip model, one process or many.
 
 rsvl run pretrain/clip --data DATASET --out RUN --model ViT-B-32
+
+Several processes take the same options:
+
 torchrun --nproc_per_node 8 -m recipes.pretrain.clip --data DATASET --out RUN --model ViT-B-32
 """
 

@@ -33,6 +33,8 @@ def test_every_option_of_every_recipe_is_explained(capsys):
         assert stopped.value.code == 0
         out = capsys.readouterr().out
         assert "--out" in out and "--seed" in out, name
+        bare = re.findall(r"--([\w.-]+)(?: [A-Z]+| \{[^}]*\})?[ │\n]+\(default", out)
+        assert not bare, f"{name}: {bare} have no explanation"
 
 
 @pytest.mark.parametrize(
