@@ -1,20 +1,67 @@
-"""Encoded images: what a file is, whether it can be read, and the form it is stored in."""
+"""Encoded images: what a file is, whether it can be read, and the form it is stored in.
+
+The bytes decide, never the name. A file that already is an upright 8-bit RGB image of the dataset's format is kept byte for byte;
+everything else becomes 8-bit RGB by these rules, in this order:
+
+frames      the first frame or page
+orientation EXIF orientation 2 to 8 is applied; other values are ignored
+16-bit grey divided so that the container's depth (8, 10, 12, 14 or 16 bits, the smallest that holds the largest value) becomes 8 bits;
+            16-bit colour keeps its upper 8 bits
+float       percentiles 2 and 98 of the finite pixels become 0 and 255; pixels that are not finite become black; a flat image mid grey.
+            32-bit integers go the same way unless they are a 16-bit range
+alpha       laid over black, so hidden colours do not show
+colour      an ICC profile that can be read is converted to sRGB and left out; one that cannot be read is ignored; one that changes no
+            pixel by more than 2 is kept with the bytes. CMYK without a profile: R = (255 - C)(255 - K) / 255
+EXIF, XMP   not copied. Bytes that would be kept but hold a GPS position, or EXIF that cannot be read, lose their EXIF and XMP blocks;
+            a JPEG's pixels are not coded anew for that
+
+Refused: what is not one of `READABLE_FORMATS` (nothing that would start another program, as EPS does), JPEGs that libjpeg only reads
+with warnings, cut files, fewer than 4 pixels on a side, and sizes above `max_pixels`, which the header tells before anything is decoded.
+"""
 
 import io
+import struct
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms
 
 ImageSuffix = Literal["jpg", "png", "webp"]
 _PIL_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
-READABLE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "AVIF")
+READABLE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".avif"})
+
+_ORIENTATION, _GPS = 0x0112, 0x8825  # EXIF 2.32, 4.6.5 and 4.6.3
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_MIN_SIDE_PX = 4  # tracking pixels and stray strips; what is too small to learn from is for a filter to say
+_SAME_COLOUR = 2  # rounding of an sRGB profile converted to sRGB
+
+# What often lies under an image's name, for the person who reads the message.
+_FOREIGN = {
+    b"version https://git-lfs": "a Git LFS pointer; fetch the file itself",
+    b"<svg": "SVG, which is no raster image",
+    b"<?xml": "XML or SVG, which is no raster image",
+    b"<!doctype html": "an HTML page",
+    b"<html": "an HTML page",
+    b"%pdf": "a PDF",
+    b"pk\x03\x04": "a ZIP archive",
+    b"{": "JSON",
+}
 
 
 class UnreadableImage(ValueError):
-    """`reason` is a short word for counting: empty, not_an_image, truncated, too_many_pixels."""
+    """`reason` is a short word for counting: empty, not_an_image, truncated, corrupt, too_small, too_many_pixels, no_valid_pixels."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(detail)
@@ -23,57 +70,171 @@ class UnreadableImage(ValueError):
 
 @dataclass(frozen=True)
 class StoredImage:
+    """`reencoded`: the bytes are not those given. `orientation`: the EXIF value that was applied; what the source says in its own
+    pixels (boxes, masks) must be turned as well."""
+
     content: bytes
     width: int
     height: int
     reencoded: bool
+    orientation: int = 1
 
 
 def to_stored(content: bytes, suffix: ImageSuffix = "jpg", *, quality: int = 95, max_pixels: int = 100_000_000) -> StoredImage:
-    """Check that an image decodes to its last row, and give it the dataset's one format.
+    """Check that an image decodes to its last row, and give it the dataset's one format, by the rules above.
 
-    Bytes that already are an upright RGB image of that format are kept as they are; all else becomes 8-bit RGB: EXIF orientation
-    applied, alpha laid over black, first frame of an animation. Raises UnreadableImage.
+    `max_pixels` above 178,956,970 has no effect: Pillow stops there. Raises UnreadableImage.
     """
     if not content:
         raise UnreadableImage("empty", "the file holds no bytes")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Pillow only warns about bombs and broken metadata
-            with Image.open(io.BytesIO(content)) as image:
-                if image.width * image.height > max_pixels:
-                    raise UnreadableImage("too_many_pixels", f"{image.width} x {image.height} is above {max_pixels} pixels")
-                return _decoded_to_stored(image, content, suffix, quality)
-    except UnreadableImage:
-        raise
-    except (Image.UnidentifiedImageError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        bomb = not isinstance(error, Image.UnidentifiedImageError)
-        raise UnreadableImage("too_many_pixels" if bomb else "not_an_image", str(error)) from error
-    except (OSError, ValueError, SyntaxError, Warning, EOFError, IndexError) as error:
-        raise UnreadableImage("truncated" if "truncated" in str(error) else "corrupt", str(error)) from error
-
-
-def _decoded_to_stored(image: Image.Image, content: bytes, suffix: ImageSuffix, quality: int) -> StoredImage:
-    image.load()
-    upright = image.getexif().get(0x0112, 1) == 1
-    animated = getattr(image, "n_frames", 1) > 1
-    if image.format == _PIL_FORMAT[suffix] and image.mode == "RGB" and upright and not animated:
-        return StoredImage(content, image.width, image.height, reencoded=False)
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    if image.mode.startswith("I;16"):
-        image = image.point(lambda value: value / 256).convert("L")
-    return StoredImage(encode(image.convert("RGB"), suffix, quality), image.width, image.height, reencoded=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about metadata and sizes; both are judged here
+        image = _open(content, max_pixels)
+        raw_modes = [tile[3] for tile in getattr(image, "tile", [])]  # tells a PNG's depth; Pillow forgets it once it has loaded
+        _decode(image, content)
+        exif = _exif(image)
+        orientation = exif.get(_ORIENTATION, 1) if exif else 1
+        orientation = orientation if orientation in _TURN else 1
+        whole = orientation == 1 and not (image.format == "PNG" and raw_modes != ["RGB"])
+        if whole and _is_plain(image, suffix) and _to_srgb(image) is image:
+            return _keep(image, exif, content, suffix, quality)
+        upright = image.transpose(_TURN[orientation]) if orientation > 1 else image
+        colours = _to_srgb(_flatten(upright))
+    plain = Image.fromarray(np.asarray(colours.convert("RGB")))  # leaves profile, EXIF and text behind
+    return StoredImage(encode(plain, suffix, quality), plain.width, plain.height, reencoded=True, orientation=orientation)
 
 
 def encode(image: Image.Image, suffix: ImageSuffix, quality: int = 95) -> bytes:
     """`quality` is libjpeg's; PNG is lossless and ignores it."""
     if suffix == "jpg":
-        import numpy as np
-
         return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="444")
     out = io.BytesIO()
     image.save(out, _PIL_FORMAT[suffix], quality=quality)
     return out.getvalue()
+
+
+def _open(content: bytes, max_pixels: int) -> Image.Image:
+    """The header, and nothing more of it."""
+    try:
+        image = Image.open(io.BytesIO(content), formats=READABLE_FORMATS)
+    except Image.UnidentifiedImageError as error:
+        start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+        what = next(
+            (name for mark, name in _FOREIGN.items() if start.startswith(mark)), f"bytes that begin with {content[:12]!r}"
+        )
+        raise UnreadableImage("not_an_image", f"holds {what}; readable are {', '.join(READABLE_FORMATS)}") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage("too_many_pixels", str(error)) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder fed with damaged bytes may raise anything
+        raise _damaged(error) from error
+    if image.width * image.height > max_pixels:
+        raise UnreadableImage("too_many_pixels", f"{image.width} x {image.height} is above {max_pixels} pixels")
+    if min(image.size) < _MIN_SIDE_PX:
+        raise UnreadableImage("too_small", f"{image.width} x {image.height} has fewer than {_MIN_SIDE_PX} pixels on a side")
+    return image
+
+
+def _decode(image: Image.Image, content: bytes) -> None:
+    """Every pixel, strictly: Pillow alone takes JPEGs with a damaged scan and shifts their colours."""
+    try:
+        if image.format in ("JPEG", "MPO"):
+            simplejpeg.decode_jpeg(content, "CMYK" if image.mode == "CMYK" else "GRAY", strict=True)
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> UnreadableImage:
+    text = str(error)
+    cut = "truncated" in text.lower() or "premature end" in text.lower()
+    return UnreadableImage("truncated" if cut else "corrupt", text or repr(error))
+
+
+def _exif(image: Image.Image) -> Image.Exif | None:
+    """None where it cannot be read: the picture is what counts."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            Image.Exif().load(image.info.get("exif", b""))  # Pillow has read it on opening, and says only once what is wrong
+            return image.getexif()
+    except Exception:  # Pillow's parser on damaged bytes raises what it happens to meet
+        return None
+
+
+def _is_plain(image: Image.Image, suffix: ImageSuffix) -> bool:
+    """A single, opaque RGB image of the dataset's format."""
+    return (
+        image.format == _PIL_FORMAT[suffix]
+        and image.mode == "RGB"
+        and "transparency" not in image.info
+        and not getattr(image, "is_animated", False)
+    )
+
+
+def _keep(image: Image.Image, exif: Image.Exif | None, content: bytes, suffix: ImageSuffix, quality: int) -> StoredImage:
+    xmp = image.info.get("xmp", b"")
+    tells_position = (exif is not None and _GPS in exif) or b"GPS" in (xmp if isinstance(xmp, bytes) else str(xmp).encode())
+    if exif is not None and not tells_position:
+        return StoredImage(content, image.width, image.height, reencoded=False)
+    stripped = _without_exif(content) if suffix == "jpg" else encode(Image.fromarray(np.asarray(image)), suffix, quality)
+    return StoredImage(stripped, image.width, image.height, reencoded=True)
+
+
+def _without_exif(jpeg: bytes) -> bytes:
+    """Without its APP1 segments (EXIF, XMP). Segments before the scan are FF, marker, length of two bytes that counts itself."""
+    kept, position = [jpeg[:2]], 2
+    while jpeg[position] == 0xFF and jpeg[position + 1] != 0xDA:
+        if jpeg[position + 1] == 0xFF:  # fill byte
+            position += 1
+            continue
+        end = position + 2 + struct.unpack_from(">H", jpeg, position + 2)[0]
+        if jpeg[position + 1] != 0xE1:
+            kept.append(jpeg[position:end])
+        position = end
+    return b"".join([*kept, jpeg[position:]])
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """L, RGB or CMYK of 8 bits, opaque."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        flat = Image.fromarray(_to_8_bit(np.asarray(image)))
+        flat.info = image.info
+        return flat
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
+    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
+
+
+def _to_8_bit(values: np.ndarray) -> np.ndarray:
+    """Grey of more than 8 bits, by the rules at the top of this file."""
+    if values.dtype.kind in "iu" and values.min() >= 0 and values.max() < 1 << 16:
+        depth = next(depth for depth in (8, 10, 12, 14, 16) if values.max() < 1 << depth)
+        return (values >> (depth - 8)).astype(np.uint8)
+    valid = np.isfinite(values)
+    if not valid.any():
+        raise UnreadableImage("no_valid_pixels", "no pixel holds a finite number")
+    low, high = np.percentile(values[valid], (2, 98))
+    if low == high:
+        return np.where(valid, 128, 0).astype(np.uint8)
+    share = (np.where(valid, values, low).astype(np.float64) - low) / (high - low)
+    return np.where(valid, np.rint(share.clip(0, 1) * 255), 0).astype(np.uint8)
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """The same object when there is no readable profile or when it changes nothing."""
+    profile: Any = image.info.get("icc_profile")
+    if not profile:
+        return image
+    try:
+        converted = ImageCms.profileToProfile(image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image
+    if converted is None:  # Pillow's type says so; only in-place conversion gives None
+        return image
+    before = np.asarray(image.convert("RGB"), np.int16)
+    return converted if np.abs(np.asarray(converted, np.int16) - before).max() > _SAME_COLOUR else image

@@ -83,8 +83,8 @@ class BuildOptions:
 
     def facts(self) -> dict[str, Any]:
         """The options that decide the bytes, as JSON. Where the source lies and how many work on it do not."""
-        fields = asdict(self)
-        return {name: value for name, value in fields.items() if name not in ("out", "workers", "dry_run", "source")}
+        fields = {name: value for name, value in asdict(self).items() if name not in ("out", "workers", "dry_run", "source")}
+        return json.loads(json.dumps(fields, default=str))
 
 
 def build(
@@ -134,7 +134,7 @@ def _plan(entries: list[Entry], options: BuildOptions) -> dict[str, bytes]:
     entries = sorted(entries, key=lambda entry: (_hash_fraction(f"{seed}/order/{entry.id}"), entry.id))[: options.limit]
     by_split: dict[str, list[Entry]] = {}
     for entry in entries:
-        by_split.setdefault(entry.split or _hashed_split(entry.id, options), []).append(entry)
+        by_split.setdefault(entry.split or _hashed_split(entry.group or entry.id, options), []).append(entry)
     plan: dict[str, bytes] = {}
     for split in sorted(by_split, key=_split_rank):
         chosen = by_split[split]
@@ -145,9 +145,9 @@ def _plan(entries: list[Entry], options: BuildOptions) -> dict[str, bytes]:
     return plan
 
 
-def _hashed_split(entry_id: str, options: BuildOptions) -> str:
-    match = re.search(options.group_by, entry_id) if options.group_by else None
-    group = entry_id if match is None else match.group(1) if match.groups() else match.group()
+def _hashed_split(name: str, options: BuildOptions) -> str:
+    match = re.search(options.group_by, name) if options.group_by else None
+    group = name if match is None else match.group(1) if match.groups() else match.group()
     place = _hash_fraction(f"{options.seed}/split/{group}")
     return "test" if place < options.test else "val" if place < options.test + options.val else "train"
 

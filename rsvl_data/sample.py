@@ -5,12 +5,32 @@ Absent is absent: a fact that is not known is left out of the JSON, never guesse
 """
 
 import hashlib
-from typing import Literal, Self
+import re
+from datetime import datetime
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 CaptionKind = Literal["human", "alt", "label", "boxes", "mask", "meta", "vlm", "short", "long", "translation"]
 Season = Literal["spring", "summer", "autumn", "winter"]
+
+
+_YEAR_OR_MONTH = re.compile(r"\d{4}(-(0[1-9]|1[0-2]))?")
+
+
+def _iso_8601(text: str | None) -> str | None:
+    """A year, a month, a day or a moment; two of them with a slash between are a period."""
+    if text is None:
+        return None
+    for part in text.split("/", maxsplit=1):
+        if not _YEAR_OR_MONTH.fullmatch(part):
+            try:
+                datetime.fromisoformat(part)
+            except ValueError:
+                raise ValueError(
+                    f"{text!r} is not a date by ISO 8601; expected for example 2020-05-01 or 2020-05-01T10:30:00Z"
+                ) from None
+    return text
 
 
 class _Record(BaseModel):
@@ -39,6 +59,13 @@ class Caption(_Record):
     score: float | None = None
     rank: int | None = None
     parent: int | None = Field(default=None, description="index in `captions` of the text this one was made from")
+
+    @field_validator("text")
+    @classmethod
+    def _has_no_nul(cls, text: str) -> str:
+        if "\0" in text:
+            raise ValueError("a NUL character ends a text in many readers; take it out")
+        return text
 
 
 class Region(_Record):
@@ -77,6 +104,8 @@ class Geo(_Record):
     season: Season | None = Field(default=None, description="of the hemisphere the image lies in")
     utm_zone: str | None = None
 
+    _acquired_is_a_date = field_validator("acquired")(_iso_8601)
+
 
 class Provenance(_Record):
     dataset: str | None = None
@@ -87,11 +116,13 @@ class Provenance(_Record):
     attribution: str | None = None
     retrieved: str | None = Field(default=None, description="ISO 8601")
 
+    _retrieved_is_a_date = field_validator("retrieved")(_iso_8601)
+
 
 class Sample(_Record):
     key: str = Field(pattern=r"^[A-Za-z0-9_-]+$", description="unique over the whole dataset; a file name stem")
-    width: int = Field(gt=0)
-    height: int = Field(gt=0)
+    width: int = Field(gt=0, lt=2**31)
+    height: int = Field(gt=0, lt=2**31)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the stored image bytes")
     phash: str | None = None
     captions: list[Caption] = []
@@ -105,13 +136,24 @@ class Sample(_Record):
     image: bytes = Field(default=b"", exclude=True, repr=False, description="encoded JPEG, PNG or WebP")
     mask: bytes | None = Field(default=None, exclude=True, repr=False, description="encoded index PNG")
 
+    @field_validator("width", "height", mode="before")
+    @classmethod
+    def _is_no_bool(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError(f"{str(value).lower()} is not a number of pixels")
+        return value
+
     def to_json(self) -> str:
         """The text of `KEY.json`: absent facts left out, keys in the order of the schema, so equal records are equal bytes."""
         return self.model_dump_json(exclude_none=True)
 
     @classmethod
     def from_json(cls, text: str | bytes, *, image: bytes = b"", mask: bytes | None = None) -> Self:
-        """Raises pydantic's ValidationError (a ValueError) that names every field in fault."""
+        """UTF-8, with a byte order mark or without.
+
+        Raises a ValueError: UnicodeDecodeError, or pydantic's ValidationError that names every field in fault.
+        """
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text.removeprefix("\ufeff")
         sample = cls.model_validate_json(text)
         sample.image, sample.mask = image, mask
         return sample

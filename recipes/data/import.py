@@ -1,9 +1,11 @@
-"""Class folders, Karpathy JSON or a table with local images -> image-text shards.
+"""What the field publishes and what lies on people's disks -> image-text shards.
 
 rsvl run data/import --source MY_IMAGES --out DATASET
+
+`--format` names what it is; `auto` finds out. docs/formats.md lists what is read.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -15,18 +17,47 @@ from rsvl_data.shards import Dataset
 from rsvl_data.sources import Format, open_source
 
 
+@dataclass(frozen=True)
+class GeoTiffOptions:
+    """How scenes become tiles and display pictures."""
+
+    tile_px: int = 512
+    """side of a tile"""
+    overlap_px: int = 0
+    """pixels that neighbours share"""
+    min_valid: float = 0.5
+    """least share of a tile that is not nodata; others are dropped"""
+    bands: tuple[int, ...] | None = None
+    """one or three band numbers to show, the first band being 1; left out, their names decide"""
+    stretch: str = "auto"
+    """to 8 bit: auto, minmax, percentile, percentile:LOW-HIGH or divide:VALUE"""
+    climate: Path | None = None
+    """file of a Koeppen-Geiger grid (lat lon class, or the PNG with its legend), for the climate zone of each tile"""
+
+
+@dataclass(frozen=True)
+class GaiaOptions:
+    """GAIA's captions."""
+
+    strip_lead_in: bool = False
+    """take "The image showcases:" off the captions"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options(BuildOptions):
     source: str
-    """folder or file with the images and their words, or hub:org/name for a dataset of the Hugging Face Hub"""
+    """folder, file or pattern of shards ({a,b}-{00..31}.tar), or hub:org/name for a dataset of the Hugging Face Hub"""
     format: Format = "auto"
-    """what it is; auto looks for Karpathy JSON, then a table, then class folders"""
+    """what it is; auto finds out"""
     image_format: ImageSuffix = "jpg"
     """format of the stored images; those that have it already are kept byte for byte, png loses nothing"""
+    geotiff: GeoTiffOptions = field(default_factory=GeoTiffOptions)
+    gaia: GaiaOptions = field(default_factory=GaiaOptions)
 
 
 def run(options: Options) -> Dataset | None:
-    source = open_source(options.source, options.format, options.image_format)
+    own = {"geotiff": asdict(options.geotiff), "gaia": asdict(options.gaia)}
+    source = open_source(options.source, options.format, options.image_format, own)
     dataset = build(source, [], options, recipe="data/import", image_suffix=options.image_format)
     if dataset is not None:
         save_config(options.out, "data/import", options)

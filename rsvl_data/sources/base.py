@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
+from rsvl_data.caption_text import BadCaption, clean_caption
 from rsvl_data.captions import label_captions
 from rsvl_data.errors import DataError
 from rsvl_data.images import ImageSuffix, UnreadableImage, to_stored
@@ -20,6 +23,7 @@ class Entry:
     id: str
     split: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    group: str | None = None  # what a split must not tear apart, such as the scene of a tile; None: the entry is on its own
 
 
 _SPLIT_NAMES = {"train": "train", "restval": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -120,31 +124,63 @@ def make_sample(
         stored = to_stored(content, image_suffix)
     except UnreadableImage as error:
         return Dropped(source_id, error.reason, f"{source_id}: {error}")
-    sentences = captions_of(captions, label)
-    if not sentences:
-        return Dropped(source_id, "no_caption", f"{source_id} has neither a caption nor a label")
     sha256 = hashlib.sha256(stored.content).hexdigest()
-    return Sample(
-        key=content_key(sha256, source_id),
-        width=stored.width,
-        height=stored.height,
-        sha256=sha256,
-        captions=sentences,
-        label=label,
-        regions=[Region(**region) for region in regions],
-        geo=Geo(**geo) if geo else None,
-        provenance=Provenance(dataset=dataset, original_id=source_id, **(provenance or {})),
-        image=stored.content,
-        mask=mask,
-    )
+    try:
+        sentences, refused = captions_of(captions, label)
+        if not sentences:
+            reason = refused[0] if refused else "no_caption"
+            return Dropped(source_id, reason, f"{source_id} has neither a caption that can be used nor a label")
+        return Sample(
+            key=content_key(sha256, source_id),
+            width=stored.width,
+            height=stored.height,
+            sha256=sha256,
+            captions=sentences,
+            label=label,
+            regions=[Region(**region) for region in regions],
+            geo=Geo(**geo) if geo else None,
+            provenance=Provenance(dataset=dataset, original_id=source_id, **(provenance or {})),
+            scores=_repairs(stored.orientation, len(refused)),
+            image=stored.content,
+            mask=mask,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        return Dropped(source_id, "bad_record", f"{source_id}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
 
 
-def captions_of(given: Sequence[str | dict[str, Any]], label: str | None) -> list[Caption]:
-    """What the source says, blank texts left out and white space tidied; sentences by rule when it says nothing but a label."""
-    captions = [_caption(caption) for caption in given if (caption if isinstance(caption, str) else caption["text"]).strip()]
-    return captions or (label_captions(label) if label else [])
+def _repairs(orientation: int, num_captions_dropped: int) -> dict[str, float]:
+    """What was changed on the way in, only where something was: the EXIF orientation that was applied, and captions left out."""
+    counts = {"exif_orientation": orientation if orientation > 1 else 0, "captions_dropped": num_captions_dropped}
+    return {name: float(count) for name, count in counts.items() if count}
 
 
-def _caption(caption: str | dict[str, Any]) -> Caption:
-    fields = {"text": caption} if isinstance(caption, str) else dict(caption)
-    return Caption(**{**fields, "text": " ".join(fields["text"].split())})
+def captions_of(given: Sequence[str | dict[str, Any]], label: str | None) -> tuple[list[Caption], list[str]]:
+    """What the source says, each text cleaned, and why captions were left out; sentences by rule when it says nothing but a label.
+
+    Blank texts are left out without a reason: the source says nothing there.
+    """
+    captions: list[Caption] = []
+    refused: list[str] = []
+    places: dict[int, int] = {}  # of a given caption -> of the kept one
+    for index, caption in enumerate(given):
+        fields = {"text": caption} if isinstance(caption, str) else caption
+        if not fields["text"].strip():
+            continue
+        answer = _caption(fields, places)
+        if isinstance(answer, BadCaption):
+            refused.append(answer.reason)
+        else:
+            places[index] = len(captions)
+            captions.append(answer)
+    if not captions and label and any(character.isalnum() for character in label):
+        captions = label_captions(label)
+    return captions, refused
+
+
+def _caption(fields: dict[str, Any], places: dict[int, int]) -> Caption | BadCaption:
+    """`parent` follows the caption it means; it is left out with a parent that was, or one that comes later."""
+    text = clean_caption(fields["text"])
+    if isinstance(text, BadCaption):
+        return text
+    return Caption(**{**fields, "text": text, "parent": places.get(fields.get("parent", -1))})

@@ -1,7 +1,8 @@
 """Captions in the form of Karpathy's split files, as RSICD, RSITMD, UCM-Captions and Sydney-Captions come: `dataset_*.json`.
 
 {"images": [{"filename", "split", "sentences": [{"raw"}], "class"?}]}; the images lie beside it, in `images/` or in `*_images/`.
-Captions are `raw`, outer white space trimmed; repeated ones are kept, since retrieval protocols count every sentence.
+Captions are `raw`; repeated ones are kept, since retrieval protocols count every sentence. An image of another form is an entry that
+reads to Dropped; a file with no image of this form, or with a split we do not know, raises DataError.
 """
 
 import json
@@ -9,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rsvl_data.caption_text import decode_text
 from rsvl_data.errors import DataError
 from rsvl_data.images import ImageSuffix
-from rsvl_data.sources.base import Entry, ImageFiles, given_split
+from rsvl_data.sources.base import Entry, given_split
+from rsvl_data.sources.table import Fault, Records, is_file
 
 EXPECTS = "dataset_*.json (Karpathy form: images[].filename, .split, .sentences[].raw) beside a folder of images"
 
@@ -23,30 +26,55 @@ def find(path: Path) -> Path | None:
     return next(iter(sorted(path.glob("dataset*.json"))), None)
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix) -> ImageFiles:
-    return ImageFiles(name, path.parent, lambda: list_entries(path), image_suffix)
+def open(path: Path, name: str, image_suffix: ImageSuffix) -> Records:
+    return Records(name, path.parent, lambda: list_entries(path), image_suffix)
 
 
 def list_entries(path: Path) -> Iterator[Entry]:
     """Raises DataError for a file that is not of this form."""
     try:
-        images = json.loads(path.read_text(encoding="utf-8-sig"))["images"]
-    except (ValueError, KeyError, TypeError) as error:
+        images = json.loads(decode_text(path.read_bytes()))["images"]
+        if not isinstance(images, list):
+            raise TypeError(f"images is a {type(images).__name__}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is not in Karpathy's form ({error!r}). Expected {EXPECTS}") from error
     folders = [path.parent / "images", *sorted(path.parent.glob("*_images")), path.parent]
-    for number, image in enumerate(images):
-        try:
+    faults = [_fault(image) for image in images]
+    if images and all(faults):
+        raise DataError(f"{path}: image 0 {faults[0]}. Expected {EXPECTS}")
+    for number, (image, fault) in enumerate(zip(images, faults)):
+        if fault:
+            yield Entry(f"{path.name}:{number}", None, {"fault": [*Fault("bad_record", f"{path}: image {number} {fault}")]})
+        else:
             yield _entry(image, folders, path.parent)
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{path}: image {number} lacks {error}. Expected {EXPECTS}") from error
+
+
+def _fault(image: Any) -> str | None:
+    """What keeps a record from being used, to follow the words "image 7"."""
+    if not isinstance(image, dict):
+        return f"is a {type(image).__name__}; expected an object"
+    absent = [repr(name) for name in ("filename", "sentences") if name not in image]
+    if absent:
+        return f"lacks {', '.join(absent)}"
+    try:
+        json.dumps(image, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        return f"cannot be written again: {error}"
+    filename, sentences = image["filename"], image["sentences"]
+    if not isinstance(filename, str) or not filename or "\0" in filename:
+        return f"has filename {str(filename)[:80]!r}; expected a path"
+    if not isinstance(sentences, list) or not all(isinstance(s, dict) and isinstance(s.get("raw"), str) for s in sentences):
+        return "has sentences of another form; expected a list of objects with a text called raw"
+    odd = [name for name in ("split", "class") if not isinstance(image.get(name), str | None)]
+    return f"has a {odd[0]} that is no text" if odd else None
 
 
 def _entry(image: dict[str, Any], folders: list[Path], root: Path) -> Entry:
     filename = image["filename"]
-    folder = next((folder for folder in folders if (folder / filename).is_file()), folders[0])
+    folder = next((folder for folder in folders if is_file(folder / filename)), folders[0])
     facts = {
-        "path": (folder / filename).relative_to(root).as_posix(),
-        "captions": [sentence["raw"].strip() for sentence in image["sentences"]],
+        "path": (folder.relative_to(root) / filename).as_posix(),
+        "captions": [sentence["raw"] for sentence in image["sentences"]],
         "label": image.get("class"),
     }
     return Entry(filename, given_split(image.get("split"), filename), facts)

@@ -32,7 +32,7 @@ def test_every_option_of_every_recipe_is_explained(capsys):
             main(["run", name, "--help"])
         assert stopped.value.code == 0
         out = capsys.readouterr().out
-        assert "--out" in out and "--seed" in out, name
+        assert "--out" in out and ("--seed" in out or name == "data/download"), name  # nothing about a download is random
         bare = re.findall(r"--([\w.-]+)(?: [A-Z]+| \{[^}]*\})?[ │\n]+\(default", out)
         assert not bare, f"{name}: {bare} have no explanation"
 

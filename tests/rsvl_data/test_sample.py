@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from rsvl_data.sample import Caption, Geo, Region, Sample, content_key
+from rsvl_data.sample import Caption, Geo, Provenance, Region, Sample, content_key
 
 RECORD = {"key": "a1", "width": 4, "height": 3, "sha256": "0" * 64}
 
@@ -37,6 +37,12 @@ def test_image_and_mask_are_no_part_of_the_record():
         (lambda: Geo(lat=91), "lat"),
         (lambda: Geo(gsd_m=float("nan")), "gsd_m"),
         (lambda: Sample.from_json("{"), "JSON"),
+        (lambda: Sample(**{**RECORD, "width": True}), "true is not a number of pixels"),
+        (lambda: Sample(**{**RECORD, "height": 2**64}), "height"),
+        (lambda: Caption(text="a\0b"), "NUL"),
+        (lambda: Geo(acquired="2020-13-01"), "not a date by ISO 8601"),
+        (lambda: Geo(acquired="yesterday"), "not a date by ISO 8601"),
+        (lambda: Provenance(retrieved="2020-02-30"), "not a date by ISO 8601"),
     ],
 )
 def test_what_a_record_must_not_hold(make, message):
@@ -47,3 +53,22 @@ def test_what_a_record_must_not_hold(make, message):
 def test_key_depends_on_content_and_source():
     assert content_key("aa", "1") == content_key("aa", "1")
     assert len({content_key("aa", "1"), content_key("aa", "2"), content_key("ab", "1")}) == 3
+
+
+@pytest.mark.parametrize(
+    "date",
+    ["2020", "2020-05", "2020-05-01", "20200501", "2020-05-01T10:30:00Z", "2020-05-01T10:30:00.5+02:00", "2020-05-01/2020-06"],
+)
+def test_dates_are_kept_as_written(date):
+    assert Geo(acquired=date).acquired == date
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_is_no_part_of_the_record(mark):
+    text = mark + Sample(**RECORD).to_json().encode()
+    assert Sample.from_json(text) == Sample.from_json(text.decode()) == Sample(**RECORD)
+
+
+def test_bytes_that_are_no_utf_8():
+    with pytest.raises(UnicodeDecodeError):
+        Sample.from_json('{"key": "é"}'.encode("latin-1"))
