@@ -5,6 +5,7 @@ RUN/checkpoints/step_00000200/   accelerate's state (weights, optimizer, random 
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ def save_checkpoint(accelerator: Accelerator, run: Path, step: int, identity: di
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         write_atomically(aside / "trainer.json", json.dumps({"step": step, "identity": identity}, indent=1).encode())
+        for path in filter(Path.is_file, aside.rglob("*")):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())  # the bytes are on the disk before the name is
         shutil.rmtree(final, ignore_errors=True)
         aside.replace(final)
         for old in finished_checkpoints(run)[:-keep]:
