@@ -106,7 +106,7 @@ def _rows(table: Path, options: DownloadOptions) -> Iterator[UrlRow]:
 def _judged(row: UrlRow, options: DownloadOptions) -> str | NotFetched:
     """The URL to ask for, or why there is none."""
     if row.fault:
-        return NotFetched(row.fault, f"row {row.number} of the table cannot be used")
+        return NotFetched(*row.fault)
     try:
         return check_url(row.url, allow_private=options.allow_private_hosts)
     except NotFetched as refusal:

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from rsvl_data.caption_text import BadCaption, clean_caption
 from rsvl_data.captions import label_captions
-from rsvl_data.errors import DataError
 from rsvl_data.images import ImageSuffix, UnreadableImage, to_stored
 from rsvl_data.sample import Caption, Geo, Provenance, Region, Sample, content_key
+from rsvl_data.splits import given_split as given_split
+from rsvl_data.splits import split_of_name as split_of_name
 from rsvl_data.stage import Dropped, Outcome
 
 
@@ -24,24 +25,6 @@ class Entry:
     split: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     group: str | None = None  # what a split must not tear apart, such as the scene of a tile; None: the entry is on its own
-
-
-_SPLIT_NAMES = {"train": "train", "restval": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-
-
-def split_of_name(name: str) -> str | None:
-    """Our name of a split for the names in use (train, restval, val, valid, validation, test), None for any other word."""
-    return _SPLIT_NAMES.get(name.strip().lower())
-
-
-def given_split(name: str | None, where: str) -> str | None:
-    """The same for a field that must hold a split or nothing. Raises DataError that says `where`."""
-    if not name:
-        return None
-    split = split_of_name(name)
-    if split is None:
-        raise DataError(f"{where} has split {name!r}; allowed are {', '.join(_SPLIT_NAMES)}")
-    return split
 
 
 class Source(Protocol):

@@ -251,7 +251,7 @@ def test_utf_16_lines(tmp_path):
 
 
 def test_an_encoding_is_told_from_a_part_that_ends_between_lines(tmp_path, monkeypatch):
-    monkeypatch.setattr("rsvl_data.sources.table._ENCODING_SAMPLE_BYTES", 30)
+    monkeypatch.setattr("rsvl_data.table_rows._ENCODING_SAMPLE_BYTES", 30)
     picture(tmp_path / "a.png")
     (tmp_path / "t.csv").write_text("image,caption\na.png,x\na.png,ééééééééé\n")
     [(_, sample)] = read_all(open_source(tmp_path))
