@@ -141,7 +141,10 @@ def _csv_rows(path: Path, only: Collection[str] | None) -> Rows:
         for number, row in enumerate(rows, start=1):
             cells = [cell.strip() for cell in row]
             if len(cells) < len(names) or any(cells[len(names) :]):
-                yield number, Fault("ragged_row", f"{path}: row {number} has {len(cells)} cells, the header has {len(names)}")
+                yield (
+                    number,
+                    Fault("ragged_row", f"{path.name}: row {number} has {len(cells)} cells, the header has {len(names)}"),
+                )
             else:
                 yield number, {name: cell for name, cell in zip(names, cells, strict=False) if name}
 
@@ -168,7 +171,7 @@ def _jsonl_rows(path: Path, only: Collection[str] | None) -> Rows:
                 try:
                     yield number, _object(json.loads(line))
                 except (ValueError, TypeError, RecursionError) as error:
-                    yield number, Fault("not_json", f"{path}: line {number} is not a JSON object: {error}")
+                    yield number, Fault("not_json", f"{path.name}: line {number} is not a JSON object: {error}")
 
 
 def _json_rows(path: Path, only: Collection[str] | None) -> Rows:
@@ -186,7 +189,7 @@ def _json_rows(path: Path, only: Collection[str] | None) -> Rows:
         try:
             yield number, _object(row)
         except (ValueError, TypeError) as error:
-            yield number, Fault("not_json", f"{path}: row {number} is not a JSON object: {error}")
+            yield number, Fault("not_json", f"{path.name}: row {number} is not a JSON object: {error}")
 
 
 def _object(value: Any) -> Row:

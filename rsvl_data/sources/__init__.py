@@ -24,6 +24,7 @@ from rsvl_data.sources import (
     rs5m,
     skyscript,
     table,
+    url_table,
     voc,
 )
 from rsvl_data.sources.base import Entry, Source
@@ -43,6 +44,7 @@ Format = Literal[
     "voc",
     "dota",
     "masks",
+    "url-table",
     "table",
     "class-folders",
     "geotiff",
@@ -64,6 +66,7 @@ _KINDS: dict[str, Any] = {
     "voc": voc,
     "dota": dota,
     "masks": masks,
+    "url-table": url_table,
     "table": table,
     "class-folders": class_folders,
     "geotiff": geotiff,
@@ -89,6 +92,8 @@ def open_source(
     path = Path(location)
     if not path.exists() and "{" not in path.name:
         raise DataError(f"{path} does not exist. Give the folder or file that holds the images and their words.")
+    if format == "url-table":  # also where the column of URLs has a name that `find` cannot know
+        return url_table.open(path, path.resolve().stem, image_suffix, **(options or {}).get(format, {}))
     kinds = _KINDS if format == "auto" else {format: _KINDS[format]}
     for name, kind in kinds.items():
         if (main := kind.find(path)) is not None:

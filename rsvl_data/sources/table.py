@@ -20,10 +20,10 @@ from rsvl_data.errors import DataError
 from rsvl_data.images import ImageSuffix
 from rsvl_data.sources.base import Entry, ImageFiles, given_split
 from rsvl_data.stage import Dropped, Outcome
-from rsvl_data.table_rows import FORMS, MAX_ROW_CHARS, Fault, column_names, form_of, read_rows
+from rsvl_data.table_rows import FORMS, MAX_ROW_CHARS, Fault, Row, column_names, form_of, read_rows
 
 EXPECTS = f"a {FORMS} with a column of image paths (filepath, filename, image, path) and one of captions"
-_IMAGE = ("filepath", "filename", "image", "path", "file", "file_name", "image_path")
+IMAGE_COLUMNS = ("filepath", "filename", "image", "path", "file", "file_name", "image_path")
 _CAPTION = ("caption", "text", "title", "captions")
 _LABEL = ("label", "class")
 _OTHERS = ("lang", "split", "licence", "license", "attribution", "url", "lat", "lon", "gsd_m")
@@ -67,7 +67,7 @@ def _is_other_json(path: Path) -> bool:
 
 def _has_columns(path: Path) -> bool:
     names = set(_names(path))
-    return bool(names.intersection(_IMAGE) and names.intersection(_CAPTION))
+    return bool(names.intersection(IMAGE_COLUMNS) and names.intersection(_CAPTION))
 
 
 def _names(path: Path) -> list[str]:
@@ -86,7 +86,7 @@ def list_entries(path: Path) -> Iterator[Entry]:
     """Raises DataError for a file that is no table, has no image column, or not one row that can be used."""
     joined: dict[str, Entry] = {}
     faults: list[Entry] = []
-    for number, row in read_rows(path, only={*_IMAGE, *_CAPTION, *_LABEL, *_OTHERS}):
+    for number, row in read_rows(path, only={*IMAGE_COLUMNS, *_CAPTION, *_LABEL, *_OTHERS}):
         entry = row if isinstance(row, Fault) else _entry(row, path, number, is_first=not joined and not faults)
         if isinstance(entry, Fault):
             faults.append(Entry(f"{path.name}:{number}", None, {"fault": [*entry]}))
@@ -103,11 +103,11 @@ def list_entries(path: Path) -> Iterator[Entry]:
 # --- one row
 
 
-def _entry(row: dict[str, Any], path: Path, number: int, *, is_first: bool) -> Entry | Fault:
-    where = f"{path}: row {number}"
-    image = _pick(row, _IMAGE)
-    if image is None and is_first and not row.keys() & set(_IMAGE):
-        raise DataError(f"{where} has columns {', '.join(column_names(path))}; none is {' or '.join(_IMAGE)}")
+def _entry(row: Row, path: Path, number: int, *, is_first: bool) -> Entry | Fault:
+    where = f"{path.name}: row {number}"
+    image = _pick(row, IMAGE_COLUMNS)
+    if image is None and is_first and not row.keys() & set(IMAGE_COLUMNS):
+        raise DataError(f"{where} has columns {', '.join(column_names(path))}; none is {' or '.join(IMAGE_COLUMNS)}")
     if image is None:
         return Fault("no_image", f"{where} names no image")
     if not isinstance(image, str):
@@ -131,11 +131,11 @@ def _entry(row: dict[str, Any], path: Path, number: int, *, is_first: bool) -> E
     return Entry(image, given_split(split, where), facts)
 
 
-def _pick(row: dict[str, Any], names: tuple[str, ...]) -> Any:
+def _pick(row: Row, names: tuple[str, ...]) -> Any:
     return next((row[name] for name in names if row.get(name) not in (None, "")), None)
 
 
-def _facts(row: dict[str, Any]) -> dict[str, Any]:
+def _facts(row: Row) -> dict[str, Any]:
     lat, lon, gsd_m = (_number(row.get(name)) for name in ("lat", "lon", "gsd_m"))
     geo: dict[str, float] = {}
     if lat is not None and lon is not None and abs(lat) <= 90 and abs(lon) <= 180:
@@ -158,6 +158,12 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
+
+
+def names_a_file(path: Path, row: Row) -> bool:
+    """Whether this row of the table at `path` names an image file that is there."""
+    image = _pick(row, IMAGE_COLUMNS)
+    return isinstance(image, str) and is_file(path.parent / _locate(path, image))
 
 
 def _locate(path: Path, image: str) -> str:

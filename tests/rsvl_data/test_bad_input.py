@@ -156,7 +156,7 @@ def pictures(tmp_path):
 
 @pytest.mark.parametrize("case", cases("tables"))
 def test_tables(case, pictures, monkeypatch):
-    monkeypatch.setattr(table, "_IMAGE", ("url", "filename"))
+    monkeypatch.setattr(table, "IMAGE_COLUMNS", ("url", "filename"))
     content, name = (BAD / case["file"]).read_bytes(), Path(case["file"]).name
     if name.endswith(".gz"):
         content, name = gzip.decompress(content), name.removesuffix(".gz")
@@ -196,7 +196,7 @@ from rsvl_data.sources import table
 from rsvl_data.errors import DataError
 from rsvl_data.stage import Dropped
 
-table._IMAGE = ("url",)
+table.IMAGE_COLUMNS = ("url",)
 now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + 400_000_000,) * 2)
 
