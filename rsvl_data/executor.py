@@ -4,10 +4,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from copy import deepcopy
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -34,18 +32,11 @@ def run_tasks(steps: list[PipelineStep], tasks: int, workers: int, logging_dir: 
             "a worker process died before its shard was done, most likely killed by the kernel for lack of memory. "
             "What is finished is kept: give the same command again, with fewer --workers"
         ) from error
+    except OSError as error:
+        error.filename = error.filename or str(logging_dir)  # a full disk does not say where it is full
+        raise
     finally:
         loguru.logger.enable("datatrove")
-
-
-@contextmanager
-def told_once() -> Iterator[None]:
-    """An error reaches the caller of `build`; datatrove would print its whole traceback to the terminal before."""
-    try:
-        yield
-    except Exception:
-        loguru.logger.disable("datatrove")
-        raise
 
 
 class _LocalExecutor(LocalPipelineExecutor):
@@ -70,11 +61,9 @@ class _LocalExecutor(LocalPipelineExecutor):
                 raise
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
-        loguru.logger.enable("datatrove")
-        try:
-            return super()._run_for_rank(rank, local_rank=1)  # any local rank but the first logs to its file alone
-        finally:
-            loguru.logger.disable("datatrove")  # what follows in this process would go to the terminal
+        # Its log would go to the terminal and to a file, and on a full disk say so in pages; errors reach the caller of `build`.
+        loguru.logger.disable("datatrove")
+        return super()._run_for_rank(rank, local_rank=1)
 
 
 def _run_task(executor: bytes, rank: int) -> None:

@@ -29,7 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rsvl_data.croissant import croissant
 from rsvl_data.errors import DataError, OptionError
-from rsvl_data.executor import run_tasks, told_once
+from rsvl_data.executor import run_tasks
 from rsvl_data.folder_lock import only_process
 from rsvl_data.hub import dataset_readme
 from rsvl_data.sample import Sample
@@ -278,8 +278,7 @@ class _Write(PipelineStep):
                 facts["licences"].update([sample.provenance.licence] if sample.provenance.licence else [])
                 yield sample
 
-        with told_once():
-            line = write_shard(self.out / "data", name, watched(), image_suffix=self.image_suffix)
+        line = write_shard(self.out / "data", name, watched(), image_suffix=self.image_suffix)
         info = {"shard": line, **{fact: sorted(seen) for fact, seen in facts.items()}}
         write_atomically(self.out / ".build" / "shards" / f"{name}.json", json.dumps(info).encode())
         yield from ()
