@@ -25,14 +25,13 @@ Unit = tuple[str, str]  # image and description
 class Ratings:
     """What one person said. `units[i]` is row i of `values`, whose columns are `AXES`; NaN is an axis left blank.
 
-    `left_out` counts what could not be used: not_a_rating (a cell), short_row, rated_again (an earlier row of a unit that has a later
-    one; `all_values` still holds it).
+    A unit may have several rows: all of them count in a mean of marks, the last one where raters are compared. `left_out` counts what
+    could not be used, by reason: not_a_rating (a cell), short_row.
     """
 
     rater: str
     units: list[Unit]
-    values: Float[np.ndarray, "u a"]
-    all_values: Float[np.ndarray, "n a"]
+    values: Float[np.ndarray, "n a"]
     left_out: Counter[str]
 
 
@@ -57,12 +56,8 @@ def read_ratings(path: Path) -> Ratings:
             continue
         image, description, *given = (row[place] for place in places)
         found.append(((image, description), [_rating(cell, left_out) for cell in given]))
-    last = dict(found)
-    if len(last) < len(found):
-        left_out["rated_again"] = len(found) - len(last)
-    shape = (-1, len(AXES))
-    values, all_values = (np.array(list(lines), dtype=float).reshape(shape) for lines in (last.values(), (v for _, v in found)))
-    return Ratings(path.stem, list(last), values, all_values, left_out)
+    values = np.array([marks for _, marks in found], dtype=float).reshape(-1, len(AXES))
+    return Ratings(path.stem, [unit for unit, _ in found], values, left_out)
 
 
 def _rating(cell: str, left_out: Counter[str]) -> float:
@@ -80,10 +75,11 @@ def _rating(cell: str, left_out: Counter[str]) -> float:
 
 
 def by_unit(raters: Sequence[Ratings], axis: str) -> tuple[list[Unit], Float[np.ndarray, "r u"]]:
-    """Every unit that anyone rated, in order of first mention, and who gave it what; NaN where a rater did not."""
+    """Every unit that anyone rated, in order of first mention, and who gave it what in the end; NaN where a rater did not."""
     units = list(dict.fromkeys(unit for ratings in raters for unit in ratings.units))
     place = {unit: index for index, unit in enumerate(units)}
     table = np.full((len(raters), len(units)), np.nan)
     for row, ratings in enumerate(raters):
-        table[row, [place[unit] for unit in ratings.units]] = ratings.values[:, AXES.index(axis)]
+        for unit, mark in zip(ratings.units, ratings.values[:, AXES.index(axis)], strict=True):
+            table[row, place[unit]] = mark
     return units, table
