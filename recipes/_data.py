@@ -10,13 +10,13 @@ from rich.table import Table
 
 from evaluation.agreement import describe_ratings
 from evaluation.report import write_report
-from rsvl_data.rating.page import write_rating_page
+from rsvl_data.rating.page import PageOptions, write_rating_page
 from rsvl_data.rating.ratings import read_ratings
-from rsvl_data.sample import CaptionKind
 from rsvl_data.shards import Dataset
 from rsvl_data.validate import problems
 
 Folder = Annotated[Path, tyro.conf.Positional]
+_PAGE = PageOptions()
 RatingFiles = Annotated[tuple[Path, ...], tyro.conf.Positional]
 
 
@@ -86,33 +86,20 @@ def browse(dataset: Folder, out: Path = Path("browse.html")) -> int:
 def rate(
     dataset: Folder,
     out: Path = Path("rating.html"),
-    num: int = 100,
-    kinds: tuple[CaptionKind, ...] | None = None,
-    captions_per_image: int = 1,
-    split: str | None = None,
-    seed: int = 0,
-    image_px: int = 512,
-    max_mb: float = 10.0,
+    page: Annotated[PageOptions, tyro.conf.arg(name="")] = _PAGE,
 ) -> int:
     """One HTML file on which people rate captions 1 to 5; it works without a server and gives the ratings as CSV.
 
     Args:
         dataset: dataset folder
         out: page to write
-        num: images on the page
-        kinds: kinds of caption to rate (top, rotation, vlm, ...); all when left out. The page does not tell them apart
-        captions_per_image: different captions of an image, at the most
-        split: only samples of this split
-        seed: of the samples, the captions and their order; raters of one page see the same
-        image_px: longer side of the images, at the most
-        max_mb: size of the file in million bytes, at the most; images are shrunk to fit
+        page: what it shows
     """
-    options = {"num": num, "kinds": kinds, "captions_per_image": captions_per_image, "split": split, "seed": seed}
-    page = write_rating_page(Dataset.open(dataset), out, **options, image_px=image_px, max_mb=max_mb)
-    passed_over = f", {page.num_unreadable} unreadable samples passed over" if page.num_unreadable else ""
+    written = write_rating_page(Dataset.open(dataset), out, page)
+    passed_over = f", {written.num_unreadable} unreadable samples passed over" if written.num_unreadable else ""
     print(
-        f"page: {out} ({page.num_captions} captions of {page.num_images} images at {page.image_px} px, "
-        f"{page.num_bytes / 1e6:.1f} MB{passed_over})"
+        f"page: {out} ({written.num_captions} captions of {written.num_images} images at {written.image_px} px, "
+        f"{written.num_bytes / 1e6:.1f} MB{passed_over})"
     )
     return 0
 
@@ -126,7 +113,8 @@ def agreement(ratings: RatingFiles, data: Path | None = None, num_bootstrap: int
         num_bootstrap: resamples of the rated captions for the 95 % intervals
         seed: of the resamples
     """
-    for line in describe_ratings([read_ratings(path) for path in ratings], data and Dataset.open(data), num_bootstrap, seed):
+    dataset = Dataset.open(data) if data is not None else None
+    for line in describe_ratings([read_ratings(path) for path in ratings], dataset, num_bootstrap, seed):
         print(line)
     return 0
 

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,39 @@ from rsvl_data.shards import Dataset, Shard, write_atomically
 
 # Wording of the three questions after RS5M (arXiv:2306.11300, III-B). A high mark is always the good one.
 AXES_IN_WORDS = (
-    ("Relevance and detail", "not about this image.", "about what matters in the image, and precise."),
-    ("Hallucination", "most of it is not to be seen.", "nothing is invented."),
-    ("Fluency and conciseness", "hard to read, or rambling.", "fluent, and not a word too many."),
+    ("Relevance and detail", "not about this image;", "about what matters in it, and precise"),
+    ("Hallucination", "most of it is not to be seen;", "nothing is invented"),
+    ("Fluency and conciseness", "hard to read, or rambling;", "fluent, and not a word too many"),
 )
 _MIN_IMAGE_PX = 96  # below this little can be judged
 _WEBP_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """What a page shows. Equal options and an equal dataset make an equal page, however the samples lie in shards."""
+
+    num: int = 100
+    """images on the page"""
+    kinds: tuple[CaptionKind, ...] | None = None
+    """kinds of caption to rate: top, rotation, vlm, ...; all when left out. The page does not tell them apart"""
+    captions_per_image: int = 1
+    """different captions of an image, at the most"""
+    split: str | None = None
+    """only samples of this split"""
+    seed: int = 0
+    """of the samples, of the captions and of their order"""
+    image_px: int = 512
+    """longer side of the images, at the most"""
+    max_mb: float = 10.0
+    """size of the file in million bytes, at the most: images are shrunk until it fits"""
+
+    def __post_init__(self) -> None:
+        if self.num < 1 or self.captions_per_image < 1 or self.image_px < _MIN_IMAGE_PX or not self.max_mb > 0:
+            raise OptionError(
+                f"num {self.num} and captions_per_image {self.captions_per_image} must be 1 or more, image_px {self.image_px} at "
+                f"least {_MIN_IMAGE_PX}, max_mb {self.max_mb} above 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -51,74 +78,54 @@ class _Picked:
     texts: list[str]
 
 
-def write_rating_page(
-    dataset: Dataset,
-    out: Path,
-    *,
-    num: int = 100,
-    kinds: Sequence[CaptionKind] | None = None,
-    captions_per_image: int = 1,
-    split: str | None = None,
-    seed: int = 0,
-    image_px: int = 512,
-    max_mb: float = 10.0,
-) -> RatingPage:
-    """`num` images with up to `captions_per_image` different texts each, both drawn by the seed, in an order drawn by the seed.
-
-    Images are shrunk to `image_px` on the longer side, and further until the file has at most `max_mb` million bytes. The choice does
-    not depend on how the samples lie in shards. Raises DataError where no sample has such a caption, OptionError where the page
-    would need images too small to judge.
-    """
-    if num < 1 or captions_per_image < 1 or image_px < _MIN_IMAGE_PX or not max_mb > 0:
-        raise OptionError(
-            f"num {num} and captions_per_image {captions_per_image} must be 1 or more, image_px {image_px} at least "
-            f"{_MIN_IMAGE_PX}, max_mb {max_mb} above 0"
-        )
-    picked, num_unreadable = _pick(dataset, num, kinds, captions_per_image, split, seed)
-    items = [(place, text) for place, one in enumerate(picked) for text in one.texts]
-    random.Random(f"{seed} order of captions").shuffle(items)
+def write_rating_page(dataset: Dataset, out: Path, options: PageOptions = PageOptions()) -> RatingPage:
+    """Raises DataError where no sample has such a caption, OptionError where images would become too small to judge."""
+    picked, num_unreadable = _pick(dataset, options)
+    places = [(place, text) for place, one in enumerate(picked) for text in one.texts]
+    random.Random(f"{options.seed} order of captions").shuffle(places)
     suffix = dataset.manifest["image"]
-    lines = [{"image": place, "image_path": f"{picked[place].sample.key}.{suffix}", "description": text} for place, text in items]
-    frame = len(_render(lines, [], dataset.note))
-    images, image_px = _fitting([one.sample.image for one in picked], image_px, max_mb * 1e6 - frame)
-    page = _render(lines, images, dataset.note)
+    items = [
+        {"image": place, "image_path": f"{picked[place].sample.key}.{suffix}", "description": text} for place, text in places
+    ]
+    room = options.max_mb * 1e6 - len(_render(items, [], dataset.note))
+    images, image_px = _fitting([one.sample.image for one in picked], options.image_px, room)
+    page = _render(items, images, dataset.note)
     write_atomically(out, page)
-    return RatingPage(len(lines), len(picked), num_unreadable, image_px, len(page))
+    return RatingPage(len(items), len(picked), num_unreadable, image_px, len(page))
 
 
-def _pick(
-    dataset: Dataset, num: int, kinds: Sequence[CaptionKind] | None, captions_per_image: int, split: str | None, seed: int
-) -> tuple[list[_Picked], int]:
+def _pick(dataset: Dataset, options: PageOptions) -> tuple[list[_Picked], int]:
+    """Samples with the texts drawn from each, and how many were passed over because record or image cannot be read."""
     picked: list[_Picked] = []
     num_unreadable = 0
-    for sample in _in_seeded_order(dataset, kinds, split, seed):
-        texts = list(dict.fromkeys(c.text for c in sample.captions if kinds is None or c.kind in kinds)) if sample else []
+    for sample in _in_seeded_order(dataset, options):
         if sample is None or not _opens(sample.image):
             num_unreadable += 1
-        elif texts:
-            rng = random.Random(f"{seed} {sample.key}")
-            picked.append(_Picked(sample, rng.sample(texts, min(captions_per_image, len(texts)))))
-        if len(picked) == num:
+            continue
+        texts = list(dict.fromkeys(c.text for c in sample.captions if options.kinds is None or c.kind in options.kinds))
+        drawn = random.Random(f"{options.seed} {sample.key}").sample(texts, min(options.captions_per_image, len(texts)))
+        picked.append(_Picked(sample, drawn))
+        if len(picked) == options.num:
             break
     if not picked:
         raise DataError(
-            f"{dataset.root} holds no caption to rate: kinds {', '.join(kinds or ['any'])}, split {split or 'any'}, "
+            f"{dataset.root} holds no caption to rate: kinds {', '.join(options.kinds or ['any'])}, split {options.split or 'any'}, "
             f"{num_unreadable} unreadable samples"
         )
     return picked, num_unreadable
 
 
-def _in_seeded_order(
-    dataset: Dataset, kinds: Sequence[CaptionKind] | None, split: str | None, seed: int
-) -> Iterator[Sample | None]:
+def _in_seeded_order(dataset: Dataset, options: PageOptions) -> Iterator[Sample | None]:
     """Samples that have a caption of these kinds; None for a record that cannot be read."""
     places: list[tuple[bytes, str, int]] = []
-    for name in [split] if split else list(dataset.splits):
+    for name in [options.split] if options.split else list(dataset.splits):
         for shard in dataset.shards(name):
             rows = pq.read_table(shard.tar.with_suffix(".parquet"), columns=["key", "caption_kinds"]).to_pydict()
             for index, (key, has) in enumerate(zip(rows["key"], rows["caption_kinds"], strict=True)):
-                if has and (kinds is None or set(kinds) & set(has)):
-                    places.append((hashlib.blake2b(f"{seed}/{key}".encode(), digest_size=8).digest(), str(shard.tar), index))
+                if has and (options.kinds is None or set(options.kinds) & set(has)):
+                    places.append(
+                        (hashlib.blake2b(f"{options.seed}/{key}".encode(), digest_size=8).digest(), str(shard.tar), index)
+                    )
     for _, tar, index in sorted(places):
         try:
             yield Shard(Path(tar)).sample(index)
@@ -159,7 +166,7 @@ def _data_uri(content: bytes, image_px: int) -> str:
     return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def _render(lines: list[dict[str, Any]], images: list[str], note: str | None) -> bytes:
+def _render(items: list[dict[str, Any]], images: list[str], note: str | None) -> bytes:
     folder = Path(__file__).parent
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
@@ -170,9 +177,9 @@ def _render(lines: list[dict[str, Any]], images: list[str], note: str | None) ->
     )
     script = (folder / "page.js").read_text()
     script_hash = "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    name = hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:8]  # what progress is kept under: another page, other marks
-    data = {"page": name, "items": lines, "images": images}
+    name = hashlib.sha256(json.dumps(items).encode()).hexdigest()[:8]  # what progress is kept under: another page, other marks
+    data = {"page": name, "items": items, "images": images}
     template = environment.get_template("page.html")
     return template.render(
-        axes=AXES_IN_WORDS, num_items=len(lines), note=note, data=data, script=script, script_hash=script_hash
+        axes=AXES_IN_WORDS, num_items=len(items), note=note, data=data, script=script, script_hash=script_hash
     ).encode()
