@@ -89,6 +89,15 @@ def test_ranking_again_is_ranking_once():
     assert [c.kind for c in other.captions] == ["meta", "vlm", "vlm", "vlm", "vlm", "top"]
 
 
+def test_fewer_candidates_leave_nothing_of_an_earlier_ranking():
+    """`e` was ranked once and is no candidate any more: its old numbers would lie."""
+    once = one(two_stage(FIRST, SECOND, RS5M), sample(*"abcde"))
+    fewer = Ranking(candidates=4, first_keep=3, second_keep=2)
+    assert (
+        one(two_stage(FIRST, SECOND, fewer), once).to_json() == one(two_stage(FIRST, SECOND, fewer), sample(*"abcde")).to_json()
+    )
+
+
 def test_prune_and_default_caption_move_parents_along():
     translated = Caption(text="ein fluss", lang="de", kind="translation", parent=3)
     lost = Caption(text="un fleuve", lang="fr", kind="translation", parent=1)
