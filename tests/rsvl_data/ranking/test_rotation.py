@@ -12,6 +12,7 @@ from rsvl_data.ranking.rotation import Fill, Rotation, rotated_views, rotation_c
 from rsvl_data.ranking.two_stage import two_stage
 from rsvl_data.sample import Caption, Sample
 from rsvl_data.stage import Dropped
+from rsvl_data.transforms import Preprocess
 
 
 def smooth(side: int, seed: int = 0) -> torch.Tensor:
@@ -48,12 +49,13 @@ def test_against_pillow(fill, size_px):
 
 
 @pytest.mark.parametrize("fill", ["inscribed", "fill_mean", "reflect", "none"])
-def test_quarter_turns_are_exact(fill):
+@pytest.mark.parametrize("size_px", [16, 17, 24])  # 16 * sqrt(2) rounds up to 23, which is odd
+def test_quarter_turns_are_exact(fill, size_px):
     rotation = Rotation(4, fill)
-    square = smooth(rotation.source_px(24))
-    margin = (square.shape[-1] - 24) // 2
-    inner = square[:, margin : margin + 24, margin : margin + 24]
-    for turns, view in enumerate(rotated_views(square[None], 24, rotation)[0]):
+    square = smooth(rotation.source_px(size_px))
+    margin = (square.shape[-1] - size_px) // 2
+    inner = square[:, margin : margin + size_px, margin : margin + size_px]
+    for turns, view in enumerate(rotated_views(square[None], size_px, rotation)[0]):
         assert torch.equal(view, inner.rot90(turns, (1, 2)))
 
 
@@ -148,6 +150,21 @@ def test_choosing_again_is_choosing_once():
     stage = rotation_choice(QuadrantEncoder(), RS5M, Rotation())
     once = one(stage, ranked("left", "all", image=half_bright()))
     assert one(stage, once).to_json() == once.to_json()
+
+
+def test_a_candidate_that_fell_back_keeps_no_old_variance():
+    stage = rotation_choice(QuadrantEncoder(), Ranking(20, 10, 1), Rotation())
+    once = one(stage, ranked("left", "all", image=half_bright()))
+    swapped = [c.model_copy(update={"rank": c.rank and 3 - c.rank}) for c in once.captions]
+    again = one(stage, once.model_copy(update={"captions": swapped}))
+    assert [c.rotation_variance is None for c in again.captions] == [True, True, False, True]
+
+
+def test_turning_keeps_the_aspect_where_the_encoder_squashes():
+    """A squashed picture changes its proportions with every turn."""
+    given = ranked("left", "all", image=picture(60, 30))
+    plain, squashing = QuadrantEncoder(), QuadrantEncoder(Preprocess(size=16, resize_mode="squash"))
+    assert one(rotation_choice(squashing, RS5M, Rotation()), given) == one(rotation_choice(plain, RS5M, Rotation()), given)
 
 
 def test_both_choices_stand_side_by_side():
