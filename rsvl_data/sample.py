@@ -11,7 +11,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-CaptionKind = Literal["human", "alt", "label", "boxes", "mask", "meta", "vlm", "short", "long", "translation"]
+CaptionKind = Literal[
+    "human", "alt", "label", "boxes", "mask", "meta", "vlm", "short", "long", "translation", "top", "rotation"
+]  # top and rotation are choices among candidates, see rsvl_data/ranking
 Season = Literal["spring", "summer", "autumn", "winter"]
 
 
@@ -57,7 +59,10 @@ class Caption(_Record):
     source: TextSource | None = None
     prompt: Prompt | None = None
     score: float | None = None
-    rank: int | None = None
+    rank: int | None = Field(default=None, description="place among the candidates of its sample, 1 is the best")
+    first_score: float | None = Field(default=None, description="cosine with the image by the first CLIP of the ranking")
+    second_score: float | None = Field(default=None, description="the same by the second CLIP; absent below its cut")
+    rotation_variance: float | None = Field(default=None, description="of the cosine over rotated views of the image")
     parent: int | None = Field(default=None, description="index in `captions` of the text this one was made from")
 
     @field_validator("text")
