@@ -10,7 +10,7 @@ import jaxtyping
 import pytest
 
 jaxtyping.install_import_hook(
-    ["rsvl_data.transforms", "rsvl_data.scenes", "rsvl_pretrain", "evaluation.metrics", "evaluation.bootstrap"],
+    ["rsvl_data.transforms", "rsvl_data.scenes", "rsvl_data.ranking", "rsvl_pretrain", "evaluation.metrics", "evaluation.bootstrap"],
     "typechecking.check",
 )
 
