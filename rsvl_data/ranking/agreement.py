@@ -5,7 +5,7 @@ in each. That is what `evaluation.bootstrap.intervals` resamples; a single row o
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -25,8 +25,6 @@ def krippendorff_alpha(ratings: Float[np.ndarray, "r u"], level: Level) -> float
 
 def alpha_of_draws(ratings: Float[np.ndarray, "r u"], level: Level) -> OfDraws:
     """`krippendorff_alpha` when unit u counts draws[:, u] times."""
-    if level not in get_args(Level):
-        raise ValueError(f"level is {level!r}; allowed are {', '.join(get_args(Level))}")
     values = np.unique(ratings[~np.isnan(ratings)])
     counts = (ratings[:, :, None] == values).sum(0)  # [u, v]: how many raters gave unit u the value v
     coincidences = _coincidences(counts)

@@ -36,8 +36,6 @@ class Rotation:
     def __post_init__(self) -> None:
         if self.num_views < 2:
             raise OptionError(f"num_views is {self.num_views}; a variance over views needs 2 or more")
-        if self.fill not in ("inscribed", "fill_mean", "reflect", "none"):
-            raise OptionError(f"fill is {self.fill!r}; allowed are inscribed, fill_mean, reflect, none")
 
     def source_px(self, size_px: int) -> int:
         """Side of the square that views of `size_px` are cut from, at the scale of the views.

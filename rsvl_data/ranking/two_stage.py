@@ -36,7 +36,7 @@ class _Job:
     sample: Sample
     places: list[int]
     first_view: UInt8[Tensor, "3 s s"]
-    second_view: UInt8[Tensor, "3 s s"]
+    second_view: UInt8[Tensor, "3 r r"]
 
     def texts(self) -> list[str]:
         return [self.sample.captions[place].text for place in self.places]

@@ -52,5 +52,5 @@ def test_a_build_does_not_go_on_with_another_source(tmp_path):
         return sample.model_copy(update={"label": "sea"})
 
     other = again(source, tmp_path / "other", map_to("relabel", relabel))
-    with pytest.raises(DataError, match="another source or with other options"):
+    with pytest.raises(DataError, match="its source has changed"):
         again(other, tmp_path / "copy")
