@@ -133,10 +133,10 @@ def read_legend(path: Path) -> Legend:
         if all(isinstance(value, list) for value in content.values()):
             return _legend(list(content), list(content.values()))
         return _legend_by_id(content)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError, csv.Error, DataError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, OSError, csv.Error, DataError) as error:
         known = ", ".join(map(json.dumps, KNOWN_LEGENDS))
         raise DataError(
-            f"{path} is no legend of masks ({error}). Give {{id: name}}, {{name: [r, g, b]}}, {{id: {{name, rgb}}}}, "
+            f"{path} is no legend of masks ({str(error)[:300]}). Give {{id: name}}, {{name: [r, g, b]}}, {{id: {{name, rgb}}}}, "
             f'{{"binary": name}} or one of {known}; ids run from 0 without a gap'
         ) from error
 

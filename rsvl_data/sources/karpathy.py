@@ -37,15 +37,20 @@ def list_entries(path: Path) -> Iterator[Entry]:
         if not isinstance(images, list):
             raise TypeError(f"images is a {type(images).__name__}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{path} is not in Karpathy's form ({error!r}). Expected {EXPECTS}") from error
+        raise DataError(f"{path} is not in Karpathy's form ({type(error).__name__}: {error}). Expected {EXPECTS}") from error
     folders = [path.parent / "images", *sorted(path.parent.glob("*_images")), path.parent]
     faults = [_fault(image) for image in images]
     if images and all(faults):
         raise DataError(f"{path}: image 0 {faults[0]}. Expected {EXPECTS}")
+    seen: set[str] = set()
     for number, (image, fault) in enumerate(zip(images, faults)):
-        if fault:
+        if not fault and image["filename"] in seen:
+            repeated = Fault("duplicate_id", f"{path}: image {number} has the file of one before it, {image['filename']!r}")
+            yield Entry(f"{path.name}:{number}", None, {"fault": [*repeated]})
+        elif fault:
             yield Entry(f"{path.name}:{number}", None, {"fault": [*Fault("bad_record", f"{path}: image {number} {fault}")]})
         else:
+            seen.add(image["filename"])
             yield _entry(image, folders, path.parent)
 
 

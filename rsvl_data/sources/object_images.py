@@ -187,7 +187,7 @@ def read_inside(root: Path, relative: str, entry_id: str) -> bytes | Dropped:
         if not path.resolve().is_relative_to(root.resolve()):
             return Dropped(entry_id, "path_outside", f"{relative!r} leads out of {root}")
         return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a name with a null byte; RuntimeError: a loop of links
         return Dropped(entry_id, "missing_file", f"{relative!r} cannot be read under {root}: {error}")
 
 

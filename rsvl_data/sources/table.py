@@ -148,7 +148,7 @@ def _csv_rows(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any] | 
     names = [name.strip().lower() for name in next(csv.reader([first], delimiter=separator), [])]
     repeated = sorted({name for name in names if name and names.count(name) > 1})
     if repeated:
-        raise DataError(f"{path} has more than one column called {', '.join(repeated)}; rename all but one")
+        raise DataError(f"{path} has more than one column called {', '.join(repeated)[:200]}; rename all but one")
     rows = (row for row in csv.reader(lines, delimiter=separator, strict=True) if any(cell.strip() for cell in row))
     for number, row in enumerate(rows, start=1):
         cells = [cell.strip() for cell in row]
@@ -180,7 +180,7 @@ def _entry(row: dict[str, Any], path: Path, number: int, *, is_first: bool) -> E
     where = f"{path}: row {number}"
     image = _pick(row, _IMAGE)
     if image is None and is_first and not row.keys() & set(_IMAGE):
-        raise DataError(f"{where} has columns {', '.join(map(str, row))}; none is {' or '.join(_IMAGE)}")
+        raise DataError(f"{where} has columns {', '.join(map(str, row))[:200]}; none is {' or '.join(_IMAGE)}")
     if image is None:
         return Fault("no_image", f"{where} names no image")
     if not isinstance(image, str):
