@@ -61,7 +61,7 @@ def tar_bytes(path: Path, *, keep: bool = False, head_bytes: int | None = None) 
         elif keep:
             yield _kept(path, file)
         else:
-            with tempfile.TemporaryFile(dir=_roomy_folder()) as expanded:
+            with tempfile.TemporaryFile(dir=_roomy_folder(), buffering=0) as expanded:
                 yield TarBytes(expanded.fileno(), 0, _expand(file, expanded, path, head_bytes))
 
 
@@ -81,7 +81,7 @@ _scratch: dict[str, Any] = {"pid": None}  # file: IO[bytes], places: {(path, siz
 
 def _kept(path: Path, file: IO[bytes]) -> TarBytes:
     if _scratch["pid"] != os.getpid():  # a fork must not write into its parent's file
-        _scratch.update(pid=os.getpid(), file=tempfile.TemporaryFile(dir=_roomy_folder()), places={})
+        _scratch.update(pid=os.getpid(), file=tempfile.TemporaryFile(dir=_roomy_folder(), buffering=0), places={})
     expanded, places = _scratch["file"], _scratch["places"]
     facts = os.fstat(file.fileno())
     known = (str(path), facts.st_size, facts.st_mtime_ns)
@@ -108,8 +108,8 @@ def _expand(file: IO[bytes], expanded: IO[bytes], path: Path, head_bytes: int | 
         if size > limit:
             raise BadArchive("too_large", f"it expands to more than {limit} bytes; unpack it to a plain tar if you trust it")
         try:
-            expanded.write(chunk)
-            expanded.flush()
+            while chunk:
+                chunk = chunk[expanded.write(chunk) :]  # a disk that fills up takes a part first
         except OSError as error:
             raise DataError(
                 f"{path} cannot be expanded under {_roomy_folder()}: {error}. Set TMPDIR to a folder with room, or unpack it"

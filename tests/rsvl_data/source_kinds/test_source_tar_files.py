@@ -1,12 +1,12 @@
 import bz2
 import errno
 import gzip
-import io
 import lzma
 import multiprocessing
 import os
 import resource
 import tarfile
+from contextlib import nullcontext
 
 import pyarrow as pa
 import pytest
@@ -139,18 +139,44 @@ def test_expanded_once_a_process_and_by_a_fork_anew(tmp_path, monkeypatch):
 
 
 def test_no_room_is_no_fault_of_the_archive(tmp_path, monkeypatch):
-    class Full(io.BytesIO):
+    class Full:
+        """A disk that takes half, then nothing."""
+
+        def __init__(self):
+            self.room = 600
+
         def fileno(self):
             return 0
 
-        def flush(self):  # small files reach the disk at the end only
-            raise OSError(errno.ENOSPC, "No space left on device")
+        def write(self, content):
+            if not self.room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            taken, self.room = min(self.room, len(content)), 0
+            return taken
 
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: Full())
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: nullcontext(Full()))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     path = rs5m_tar(tmp_path, ".tgz")
     with pytest.raises(DataError, match=f"cannot be expanded under {tmp_path}.*No space left.*Set TMPDIR"):
         index_tar(path)
+
+
+def test_a_really_full_disk(tmp_path, monkeypatch, small_disk):
+    (tmp_path / "small").mkdir()
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(gzip.compress(write_tar(tmp_path / "x.tar", [("a.jpg", os.urandom(300_000))]).read_bytes()))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "small"))
+    monkeypatch.setattr(tar_files, "_scratch", {"pid": None})
+    with small_disk(tmp_path / "small", "64k") as resize:
+        with pytest.raises(DataError, match="No space left"):
+            index_tar(path)
+        with pytest.raises(DataError, match="No space left"), tar_bytes(path, keep=True):
+            pass
+        resize("1m")
+        assert index_tar(path).samples.keys() == {"a"}
+        with tar_bytes(path, keep=True) as archive:  # what was half expanded is gone
+            assert archive.read(0, 5) == b"a.jpg" and os.fstat(archive._fd).st_size == archive.size
+        tar_files._scratch["file"].close()
 
 
 def test_where_the_room_is_taken(monkeypatch, tmp_path):
