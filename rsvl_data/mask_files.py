@@ -133,7 +133,17 @@ def read_legend(path: Path) -> Legend:
         if all(isinstance(value, list) for value in content.values()):
             return _legend(list(content), list(content.values()))
         return _legend_by_id(content)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, OSError, csv.Error, DataError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        OSError,
+        csv.Error,
+        DataError,
+    ) as error:
         known = ", ".join(map(json.dumps, KNOWN_LEGENDS))
         raise DataError(
             f"{path} is no legend of masks ({str(error)[:300]}). Give {{id: name}}, {{name: [r, g, b]}}, {{id: {{name, rgb}}}}, "

@@ -20,6 +20,7 @@ from rsvl_data.boxes import BadGeometry, box_of_mask, corners, finite_numbers, s
 from rsvl_data.errors import DataError
 from rsvl_data.images import ImageSuffix
 from rsvl_data.sources.base import Entry, split_of_name
+from rsvl_data.sources.json_records import read_document
 from rsvl_data.sources.object_images import Annotation, Object, ObjectImages
 
 EXPECTS = "a COCO .json (images, annotations with [x, y, width, height], categories), its images beside it or in images/"
@@ -77,9 +78,9 @@ def read_json(path: Path, names: Iterable[str], expects: str) -> dict[str, list[
 
 
 def read_json_file(path: Path, expects: str) -> Any:
-    """Numbers that are not finite are left as text, so that facts stay JSON. Raises DataError."""
+    """Numbers that are not finite are left as text, so that facts stay JSON. Raises DataError, also for a file too large to hold."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_document(path).decode("utf-8-sig")
         content = json.loads(text, parse_constant=str, parse_float=_finite_or_text)
         if r"\ud" in text or r"\uD" in text:
             json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is JSON but no text

@@ -14,6 +14,7 @@ from rsvl_data.caption_text import decode_text
 from rsvl_data.errors import DataError
 from rsvl_data.images import ImageSuffix
 from rsvl_data.sources.base import Entry, given_split
+from rsvl_data.sources.json_records import read_document
 from rsvl_data.sources.table import Fault, Records, is_file
 
 EXPECTS = "dataset_*.json (Karpathy form: images[].filename, .split, .sentences[].raw) beside a folder of images"
@@ -33,7 +34,7 @@ def open(path: Path, name: str, image_suffix: ImageSuffix) -> Records:
 def list_entries(path: Path) -> Iterator[Entry]:
     """Raises DataError for a file that is not of this form."""
     try:
-        images = json.loads(decode_text(path.read_bytes()))["images"]
+        images = json.loads(decode_text(read_document(path)))["images"]
         if not isinstance(images, list):
             raise TypeError(f"images is a {type(images).__name__}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import pyarrow as pa
 
@@ -81,7 +81,8 @@ _scratch: dict[str, Any] = {"pid": None}  # file: IO[bytes], places: {(path, siz
 
 def _kept(path: Path, file: IO[bytes]) -> TarBytes:
     if _scratch["pid"] != os.getpid():  # a fork must not write into its parent's file
-        _scratch.update(pid=os.getpid(), file=tempfile.TemporaryFile(dir=_roomy_folder(), buffering=0), places={})
+        file_of_all = tempfile.TemporaryFile(dir=_roomy_folder(), buffering=0)  # noqa: SIM115  # lives as long as the process
+        _scratch.update(pid=os.getpid(), file=file_of_all, places={})
     expanded, places = _scratch["file"], _scratch["places"]
     facts = os.fstat(file.fileno())
     known = (str(path), facts.st_size, facts.st_mtime_ns)
@@ -121,6 +122,11 @@ def _expand(file: IO[bytes], expanded: IO[bytes], path: Path, head_bytes: int | 
 
 # --- decompression
 
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
 _Decompressor = Callable[[IO[bytes]], Iterator[bytes]]
 
 
@@ -132,12 +138,12 @@ def _decompressor(file: IO[bytes]) -> _Decompressor | None:
     return next((open for magic, open in _DECOMPRESSORS.items() if start.startswith(magic)), None)
 
 
-def _plain(file: IO[bytes]) -> Iterator[bytes]:
+def _plain(file: _Readable) -> Iterator[bytes]:
     while chunk := file.read(_CHUNK_BYTES):
         yield chunk
 
 
-def _checked(name: str, opened: IO[bytes]) -> Iterator[bytes]:
+def _checked(name: str, opened: _Readable) -> Iterator[bytes]:
     """Raises BadArchive for whatever the library says of damage."""
     try:
         yield from _plain(opened)
@@ -172,6 +178,6 @@ class _Xz:
 _DECOMPRESSORS: dict[bytes, _Decompressor] = {
     b"\x1f\x8b": lambda file: _checked("gzip", gzip.GzipFile(fileobj=file)),
     b"BZh": lambda file: _checked("bzip2", bz2.BZ2File(file)),
-    b"\xfd7zXZ\0": lambda file: _checked("xz", _Xz(file)),  # type: ignore[arg-type]
+    b"\xfd7zXZ\0": lambda file: _checked("xz", _Xz(file)),
     b"\x28\xb5\x2f\xfd": lambda file: _checked("zstd", pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")),
 }

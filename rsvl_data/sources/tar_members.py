@@ -3,7 +3,6 @@
 Nothing is extracted: a sample of a tar is read by the offsets its entry carries (`tar_index` finds them), one of files by their paths.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from rsvl_data.errors import DataError
 from rsvl_data.images import READABLE_SUFFIXES, ImageSuffix
 from rsvl_data.sources.base import Entry, make_sample, split_of_name
+from rsvl_data.sources.json_records import parse
 from rsvl_data.sources.tar_files import TAR_SUFFIXES, BadArchive, tar_bytes, without_tar_suffix
 from rsvl_data.sources.tar_index import MAX_MEMBER_BYTES, index_tar
 from rsvl_data.stage import Dropped, Outcome
@@ -130,8 +130,8 @@ def text_member(members: dict[str, bytes], suffix: str) -> str:
 def json_member(members: dict[str, bytes], suffix: str = "json") -> dict[str, Any]:
     """Raises Refused when it is missing or not a JSON object."""
     try:
-        record = json.loads(text_member(members, suffix))
-    except (ValueError, RecursionError) as error:
+        record = parse(text_member(members, suffix))
+    except ValueError as error:
         raise Refused("bad_json", f"{suffix} is not JSON: {error}") from error
     if not isinstance(record, dict):
         raise Refused("bad_json", f"{suffix} is not a JSON object")

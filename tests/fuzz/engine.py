@@ -95,7 +95,9 @@ def fuzz(target: Callable[[bytes], None], seeds: Iterable[bytes], mutate: Mutate
         (corpus / f"seed-{number}").write_bytes(seed)
     limits = [f"-max_total_time={options.seconds}", f"-max_len={options.max_bytes}", "-timeout=60", "-rss_limit_mb=8192"]
     quiet = ["-print_final_stats=1", "-verbosity=0", f"-artifact_prefix={options.finds}/stopped-"]
-    atheris.Setup([name, str(corpus), f"-seed={options.seed}", *limits, *quiet], one, **({"custom_mutator": mutate} if mutate else {}))
+    atheris.Setup(
+        [name, str(corpus), f"-seed={options.seed}", *limits, *quiet], one, **({"custom_mutator": mutate} if mutate else {})
+    )
     atheris.Fuzz()
 
 

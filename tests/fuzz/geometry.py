@@ -16,7 +16,15 @@ from rsvl_data.boxes import (
 from tests.fuzz.engine import BrokenRule, fuzz, shared_fixtures
 from tests.fuzz.records import POLYGON, RUNS, mutate
 
-SEEDS = [[1, 1, 9, 9], [POLYGON], [POLYGON, POLYGON], RUNS, [RUNS, RUNS], {"size": [24, 32], "counts": "P3b0f?"}, ["1", 2.5, 3, "4e0"]]
+SEEDS = [
+    [1, 1, 9, 9],
+    [POLYGON],
+    [POLYGON, POLYGON],
+    RUNS,
+    [RUNS, RUNS],
+    {"size": [24, 32], "counts": "P3b0f?"},
+    ["1", 2.5, 3, "4e0"],
+]
 WIDTH, HEIGHT = 32, 24
 
 
@@ -46,7 +54,12 @@ def check_polygon(value: object) -> None:
     clipped = clip_polygon(points, WIDTH, HEIGHT)
     if clipped:
         x0, y0, x1, y1 = box_of_points(clipped)
-        if min(x0, y0) < -1e-6 or x1 > WIDTH + 1e-6 or y1 > HEIGHT + 1e-6 or not polygon_area(clipped) <= WIDTH * HEIGHT * (1 + 1e-6):
+        if (
+            min(x0, y0) < -1e-6
+            or x1 > WIDTH + 1e-6
+            or y1 > HEIGHT + 1e-6
+            or not polygon_area(clipped) <= WIDTH * HEIGHT * (1 + 1e-6)
+        ):
             raise BrokenRule(f"polygon {clipped[:8]} reaches over the image")
 
 

@@ -31,8 +31,16 @@ def target(content: bytes) -> None:
 
 def seeds() -> list[bytes]:
     pixels = np.random.default_rng(1).integers(0, 8, (12, 16), np.uint8)
-    pictures = [Image.fromarray(pixels), Image.fromarray(np.dstack([pixels * 30] * 3)), Image.fromarray(pixels.astype(np.uint16) * 900)]
-    pictures += [Image.fromarray(pixels.astype(np.float32)), Image.fromarray(pixels).convert("P"), Image.fromarray(pixels).convert("LA")]
+    pictures = [
+        Image.fromarray(pixels),
+        Image.fromarray(np.dstack([pixels * 30] * 3)),
+        Image.fromarray(pixels.astype(np.uint16) * 900),
+    ]
+    pictures += [
+        Image.fromarray(pixels.astype(np.float32)),
+        Image.fromarray(pixels).convert("P"),
+        Image.fromarray(pixels).convert("LA"),
+    ]
     contents = []
     for picture in pictures:
         for form in ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "JPEG2000", "AVIF"):

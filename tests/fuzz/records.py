@@ -24,8 +24,26 @@ PLACES: dict[Format, str] = {
     "referring": "refs.json",
     "masks": "legend.json",
 }
-ODD: list[Any] = [None, True, 0, -1, 1, 0.5, 1e308, 2**31, 2**63, 2**70, 10**400, float("nan"), float("inf"), "", " ", "a.png", "../a.png", "/etc/passwd"]
-ODD += ["a\0b", "\ud83d", "\u202e", "x" * 300, "x" * 30_000, "5", "nan", "test", "dev", [], {}, [[]], [None], [1, 2, 3, 4], {"a": None}, "{", "."]
+ODD: list[Any] = [None, True, 0, -1, 1, 0.5, 1e308, 2**31, 2**63, 2**70, 10**400, float("nan"), float("inf")]
+ODD += [
+    "",
+    " ",
+    "5",
+    "nan",
+    "test",
+    "dev",
+    "{",
+    ".",
+    "a.png",
+    "../a.png",
+    "/etc/passwd",
+    "a\0b",
+    "\ud83d",
+    "\u202e",
+    "x" * 300,
+    "x" * 30_000,
+]
+ODD += [[], {}, [[]], [None], [1, 2, 3, 4], {"a": None}, json.loads("[" * 200 + "]" * 200)]
 
 BOX = [1, 1, 9, 9]
 POLYGON = [1, 1, 9, 1, 9, 9]
@@ -47,7 +65,12 @@ MGRS = {"global_filepath": "a.png", "brief_caption": "a ship", "detailed_caption
 KARPATHY = {"filename": "a.png", "split": "train", "sentences": [{"raw": "a ship"}], "class": "harbour"}
 SEEDS = [COCO, {"refs": [REF], "instances": COCO}, [GAIA, GAIA], {name: [value] for name, value in GAIA.items()}, [MGRS]]
 SEEDS += [{name: {"0": value} for name, value in GAIA.items()}, {"images": [KARPATHY, KARPATHY]}, {"0": "sea", "1": "ship"}]
-SEEDS += [{"sea": [0, 0, 0], "ship": [255, 0, 0]}, {"0": {"name": "sea", "rgb": [0, 0, 0]}, "255": "ignore"}, {"binary": "road"}, "LoveDA"]
+SEEDS += [
+    {"sea": [0, 0, 0], "ship": [255, 0, 0]},
+    {"0": {"name": "sea", "rgb": [0, 0, 0]}, "255": "ignore"},
+    {"binary": "road"},
+    "LoveDA",
+]
 VOC = b"""<annotation><filename>a.png</filename><size><width>32</width><height>24</height></size><object><name>ship</name>
 <difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"""
 DOTA = b"imagesource:GoogleEarth\ngsd:0.146\n1 1 9 1 9 9 1 9 ship 0\n1,1,9,1,9,9,1,9 small ship 2\n"

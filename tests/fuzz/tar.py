@@ -42,7 +42,9 @@ def small_tars() -> list[bytes]:
         {"jpg": image.getvalue(), "txt": b"a river", "json": b'{"caption": "a river", "lat": 5, "lon": 7, "license": "CC0"}'},
         {"jpg": image.getvalue(), "cls": b"1"},
     )
-    return [one_tar(members, form) for members in forms for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
+    return [
+        one_tar(members, form) for members in forms for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
+    ]
 
 
 def one_tar(members: dict[str, bytes], form: int) -> bytes:
