@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import hypothesis
 import jaxtyping
 import pytest
 
@@ -17,6 +18,11 @@ jaxtyping.install_import_hook(
 from colour_source import build_colours  # noqa: E402
 
 from rsvl_data.shards import Dataset  # noqa: E402
+
+# The same few examples in every run; `HYPOTHESIS_PROFILE=search` looks for new ones, many of them.
+hypothesis.settings.register_profile("default", derandomize=True, max_examples=40, deadline=None, database=None)
+hypothesis.settings.register_profile("search", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture

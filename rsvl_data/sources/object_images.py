@@ -185,10 +185,10 @@ def read_inside(root: Path, relative: str, entry_id: str) -> bytes | Dropped:
     path = root / relative
     try:
         if not path.resolve().is_relative_to(root.resolve()):
-            return Dropped(entry_id, "path_outside", f"{relative!r} leads out of {root}")
+            return Dropped(entry_id, "path_outside", f"{relative[:200]!r} leads out of {root}")
         return path.read_bytes()
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a name with a null byte; RuntimeError: a loop of links
-        return Dropped(entry_id, "missing_file", f"{relative!r} cannot be read under {root}: {error}")
+        return Dropped(entry_id, "missing_file", f"{relative[:200]!r} cannot be read under {root}: {str(error)[:200]}")
 
 
 def upright_size(content: bytes, entry_id: str) -> tuple[int, int] | Dropped:

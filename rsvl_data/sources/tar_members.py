@@ -145,7 +145,7 @@ def _inside(root: Path, relative: str) -> Path:
             return path
     except (ValueError, RuntimeError):  # no name of a file: a NUL, half a surrogate pair; a loop of links
         pass
-    raise Refused("path_outside", f"{relative!r} leads out of {root}")
+    raise Refused("path_outside", f"{relative[:200]!r} leads out of {root}")
 
 
 def _read_file(path: Path) -> bytes:
