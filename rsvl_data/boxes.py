@@ -34,7 +34,7 @@ def finite_numbers(values: Any, count: int) -> tuple[list[float], bool]:
     try:
         numbers = [float(value) for value in values]
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadGeometry("bad_box", f"{_short(values)} holds something that is no number: {error}") from error
+        raise BadGeometry("bad_box", f"{_short(values)} holds something that is no number: {str(error)[:100]}") from error
     if not all(map(math.isfinite, numbers)):
         raise BadGeometry("bad_number", f"{_short(values)} holds a number that is not finite")
     return numbers, any(isinstance(value, str) for value in values)

@@ -12,7 +12,7 @@ import math
 import mmap
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,18 @@ _WITHOUT_BRACKETS = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.D
 _SCALAR = re.compile(rb'(?:"(?:[^"\\]++|\\.)*+"|[^",\[\]{}]++)', re.DOTALL)
 
 
-def parse(text: str | bytes) -> Any:
-    """Numbers that are not finite become None: they say that nothing is known.
+def parse(text: str | bytes, not_finite: Callable[[str], Any] = lambda _: None) -> Any:
+    """Numbers that are not finite become None, or what `not_finite` makes of their text: they say that nothing is known.
 
     Raises ValueError for what is no JSON, no UTF-8, holds half of a surrogate pair, or is nested deeper than 100 levels.
     """
     text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+
+    def number(digits: str) -> Any:
+        return value if math.isfinite(value := float(digits)) else not_finite(digits)
+
     try:
-        value = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
+        value = json.loads(text, parse_constant=not_finite, parse_float=number)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
     if re.search(r"\\u[dD][89a-fA-F]", text):
@@ -46,11 +50,6 @@ def parse(text: str | bytes) -> Any:
     if text.count("[") + text.count("{") > _MAX_DEPTH and _is_deep(value):
         raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")
     return value
-
-
-def _finite(text: str) -> float | None:
-    number = float(text)
-    return number if math.isfinite(number) else None
 
 
 def _is_deep(value: Any) -> bool:

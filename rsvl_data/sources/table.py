@@ -11,7 +11,6 @@ nobody can say where its rows are. A position is kept whole, inside the globe (l
 """
 
 import csv
-import json
 import logging
 import math
 import re
@@ -27,6 +26,7 @@ from rsvl_data.caption_text import detect_encoding
 from rsvl_data.errors import DataError
 from rsvl_data.images import ImageSuffix
 from rsvl_data.sources.base import Entry, ImageFiles, given_split
+from rsvl_data.sources.json_records import parse
 from rsvl_data.stage import Dropped, Outcome
 
 EXPECTS = "a .csv, .tsv, .jsonl or .parquet with a column of image paths (filepath, filename, image, path) and one of captions"
@@ -162,10 +162,8 @@ def _json_rows(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any] |
     for number, line in enumerate(_lines(file, path), start=1):
         if line.strip():
             try:
-                row = json.loads(line)
-                json.dumps(row, ensure_ascii=False).encode()  # halves of surrogate pairs could never be written again
-                yield number, _named(row)
-            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+                yield number, _named(parse(line))
+            except (ValueError, TypeError, AttributeError) as error:
                 yield number, Fault("not_json", f"{path}: line {number} is not a JSON object: {error}")
 
 
