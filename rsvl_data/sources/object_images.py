@@ -199,7 +199,9 @@ def upright_size(content: bytes, entry_id: str) -> tuple[int, int] | Dropped:
             with Image.open(io.BytesIO(content), formats=READABLE_FORMATS) as image:
                 turned = image.getexif().get(0x0112, 1) in range(2, 9)
                 size = image.size
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder fed with damaged bytes may raise anything
         return _unreadable(content, entry_id, error)
     if turned:
         return Dropped(entry_id, "turned_by_exif", f"{entry_id}: EXIF turns the image; its annotation may mean either side up")
