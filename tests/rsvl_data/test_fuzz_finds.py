@@ -143,6 +143,7 @@ def test_a_jpeg_with_markers_without_a_length_keeps_no_position():
     for between in (b"\xff\xd6", b"\xff\xff\xff\xd0", b"\xff\xd6" * 7):
         stored = to_stored(plain[:2] + between + plain[2:])
         assert b"Exif" not in stored.content and stored.reencoded
+        assert stored.content.endswith(plain[plain.index(b"\xff\xda") :])  # the pixels are not coded anew
         with Image.open(io.BytesIO(stored.content)) as image:
             assert np.abs(np.asarray(image, int) - (90, 60, 30)).max() < 4
 
