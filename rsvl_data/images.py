@@ -34,6 +34,7 @@ _PIL_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "AVIF")
 READABLE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".avif"})
 
+_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # JPEG markers (ITU-T T.81, B.1.1.4)
 _ORIENTATION, _GPS = 0x0112, 0x8825  # EXIF 2.32, 4.6.5 and 4.6.3
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -180,22 +181,31 @@ def _keep(image: Image.Image, exif: Image.Exif | None, content: bytes, suffix: I
     tells_position = (exif is not None and _GPS in exif) or b"GPS" in (xmp if isinstance(xmp, bytes) else str(xmp).encode())
     if exif is not None and not tells_position:
         return StoredImage(content, image.width, image.height, reencoded=False)
-    stripped = _without_exif(content) if suffix == "jpg" else encode(Image.fromarray(np.asarray(image)), suffix, quality)
+    stripped = _without_exif(content) if suffix == "jpg" else None
+    if stripped is None:
+        stripped = encode(Image.fromarray(np.asarray(image)), suffix, quality)
     return StoredImage(stripped, image.width, image.height, reencoded=True)
 
 
-def _without_exif(jpeg: bytes) -> bytes:
-    """Without its APP1 segments (EXIF, XMP). Segments before the scan are FF, marker, length of two bytes that counts itself."""
+def _without_exif(jpeg: bytes) -> bytes | None:
+    """Without its APP1 segments (EXIF, XMP). Segments before the scan are FF, marker, length of two bytes that counts itself.
+
+    None where they cannot be followed: decoders forgive more than this, and a position could hide behind it.
+    """
     kept, position = [jpeg[:2]], 2
-    while jpeg[position] == 0xFF and jpeg[position + 1] != 0xDA:
-        if jpeg[position + 1] == 0xFF:  # fill byte
+    while position + 4 <= len(jpeg) and jpeg[position] == 0xFF:
+        marker = jpeg[position + 1]
+        if marker == 0xDA:
+            return b"".join([*kept, jpeg[position:]])
+        if marker == 0xFF:  # fill byte
             position += 1
-            continue
-        end = position + 2 + struct.unpack_from(">H", jpeg, position + 2)[0]
-        if jpeg[position + 1] != 0xE1:
-            kept.append(jpeg[position:end])
-        position = end
-    return b"".join([*kept, jpeg[position:]])
+        elif marker in _WITHOUT_LENGTH:
+            position += 2
+        else:
+            end = position + 2 + struct.unpack_from(">H", jpeg, position + 2)[0]
+            kept += [jpeg[position:end]] if marker != 0xE1 else []
+            position = end
+    return None
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from rsvl_data.caption_text import detect_encoding
 from rsvl_data.errors import DataError
+from rsvl_data.json_records import parse
 
 FORMS = ".csv, .tsv, .jsonl, .json (each also .gz) or .parquet"
 MAX_ROW_CHARS = 1_000_000  # of captions; entries are kept in memory until they are planned
@@ -161,7 +162,7 @@ def _header(lines: Iterator[str], path: Path) -> tuple[list[str], str]:
 def _refuse_repeated(names: list[str], path: Path) -> None:
     repeated = sorted({name for name in names if name and names.count(name) > 1})
     if repeated:
-        raise DataError(f"{path} has more than one column called {', '.join(repeated)}; rename all but one")
+        raise DataError(f"{path} has more than one column called {', '.join(repeated)[:200]}; rename all but one")
 
 
 def _jsonl_rows(path: Path, only: Collection[str] | None) -> Rows:
@@ -169,8 +170,8 @@ def _jsonl_rows(path: Path, only: Collection[str] | None) -> Rows:
         for number, line in enumerate(_lines(file, path), start=1):
             if line.strip():
                 try:
-                    yield number, _object(json.loads(line))
-                except (ValueError, TypeError, RecursionError) as error:
+                    yield number, _object(parse(line))
+                except (ValueError, TypeError) as error:
                     yield number, Fault("not_json", f"{path.name}: line {number} is not a JSON object: {error}")
 
 
@@ -187,7 +188,7 @@ def _json_rows(path: Path, only: Collection[str] | None) -> Rows:
         raise DataError(f"{path} holds one JSON {type(rows).__name__}; expected a list of objects, one a row")
     for number, row in enumerate(rows, start=1):
         try:
-            yield number, _object(row)
+            yield number, _object(parse(json.dumps(row)))  # each row is judged alone
         except (ValueError, TypeError) as error:
             yield number, Fault("not_json", f"{path.name}: row {number} is not a JSON object: {error}")
 
@@ -195,7 +196,6 @@ def _json_rows(path: Path, only: Collection[str] | None) -> Rows:
 def _object(value: Any) -> Row:
     if not isinstance(value, dict):
         raise TypeError(f"it is a {type(value).__name__}")
-    json.dumps(value, ensure_ascii=False).encode()  # halves of surrogate pairs could never be written again
     return {_plain(name): cell for name, cell in value.items()}
 
 

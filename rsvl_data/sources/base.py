@@ -70,12 +70,14 @@ class ImageFiles:
 
     def read(self, entry: Entry) -> Outcome:
         path = self.root / entry.facts["path"]
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            return Dropped(entry.id, "path_outside", f"{entry.facts['path']} leads out of {self.root}")
         try:
+            if not path.resolve().is_relative_to(self.root.resolve()):
+                return Dropped(entry.id, "path_outside", f"{entry.facts['path'][:200]!r} leads out of {self.root}")
             content = path.read_bytes()
         except FileNotFoundError:
             return Dropped(entry.id, "missing_file", f"{path} does not exist")
+        except (ValueError, RuntimeError) as error:  # no name of a file: a NUL, half a surrogate pair; a loop of links
+            return Dropped(entry.id, "path_outside", f"{entry.facts['path'][:200]!r} cannot be a path: {error}")
         return make_sample(
             content,
             entry.id,

@@ -11,6 +11,7 @@ from pathlib import Path
 from rsvl_data.errors import DataError
 from rsvl_data.images import ImageSuffix
 from rsvl_data.sources.base import Entry, split_of_name
+from rsvl_data.sources.tar_files import find_tar
 from rsvl_data.sources.tar_members import Described, MemberSource, Refused, image_member, tar_entries, text_member
 
 EXPECTS = "SPLIT/nshards.txt beside SPLIT/0.tar, with classnames.txt or captions in KEY.txt (CLIP_benchmark's webdataset layout)"
@@ -39,7 +40,7 @@ def list_entries(path: Path) -> Iterator[Entry]:
     for folder in _split_folders(path):
         for shard in range(_num_shards(folder / "nshards.txt")):
             root = path.parent if folder == path else path
-            yield from tar_entries(root, f"{folder.name}/{shard}.tar", split_of_name(folder.name))
+            yield from tar_entries(root, f"{folder.name}/{find_tar(folder, str(shard))}", split_of_name(folder.name))
 
 
 def _split_folders(path: Path) -> list[Path]:

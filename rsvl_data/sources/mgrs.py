@@ -14,16 +14,16 @@ A bad box does not lose its image: `scores` count `regions_dropped` and `regions
 a list or as texts) where they are not nought, as for COCO, VOC and DOTA.
 """
 
-import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rsvl_data.boxes import Box, box_in_image, finite_numbers
 from rsvl_data.errors import DataError
 from rsvl_data.images import ImageSuffix
+from rsvl_data.json_records import is_list, list_records, read_span
 from rsvl_data.sample import Region
 from rsvl_data.sources.base import Entry
 from rsvl_data.sources.tar_members import Described, MemberSource, problem
@@ -47,13 +47,21 @@ def open(path: Path, name: str, image_suffix: ImageSuffix) -> "MgrsSource":
 
 @dataclass(frozen=True)
 class MgrsSource(MemberSource):
+    """The facts of an entry: `records`, the JSON file, and `span`, where its record lies; `files` with the image."""
+
     def read(self, entry: Entry) -> Outcome:
-        sample = super().read(entry)
+        if "problem" in entry.facts:
+            return super().read(entry)
+        try:
+            record = read_span(self.root / entry.facts["records"], entry.facts["span"])
+        except (ValueError, OSError) as error:
+            return Dropped(entry.id, "changed_file", f"{entry.id}: {error}")
+        sample = super().read(replace(entry, facts={**entry.facts, "captions": _captions(record)}))
         if isinstance(sample, Dropped):
             return sample
         bad: list[str] = []
         num_repaired = 0
-        for number, segment in enumerate(entry.facts["segment"]):
+        for number, segment in enumerate(record.get("segment") or []):
             try:
                 region, repaired = _region(segment, sample.width, sample.height)
             except ValueError as error:
@@ -70,14 +78,10 @@ class MgrsSource(MemberSource):
 
 def list_entries(path: Path) -> Iterator[Entry]:
     """Raises DataError for a file that is not of this form."""
-    try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error}). Expected {EXPECTS}") from error
-    if not isinstance(records, list):
+    if not is_list(path):
         raise DataError(f"{path} holds no list of records. Expected {EXPECTS}")
     folder = "global_imgs/" if (path.parent / "global_imgs").is_dir() else ""
-    for number, record in enumerate(records):
+    for number, (record, span) in enumerate(list_records(path, EXPECTS)):
         name = record.get("global_filepath") if isinstance(record, dict) else None
         if not name or not isinstance(name, str):
             yield problem(f"{path.stem}/{number}", "bad_record", f"{path}: record {number} has no global_filepath")
@@ -86,7 +90,7 @@ def list_entries(path: Path) -> Iterator[Entry]:
         if not isinstance(segments, list):
             yield problem(name, "bad_record", f"{path}: record {number} ({name}): segment is no list")
             continue
-        yield Entry(name, None, {"files": {"image": folder + name}, "captions": _captions(record), "segment": segments})
+        yield Entry(name, None, {"files": {"image": folder + name}, "records": path.name, "span": [*span]})
 
 
 def _captions(record: dict[str, Any]) -> list[dict[str, Any]]:

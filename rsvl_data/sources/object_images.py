@@ -185,10 +185,10 @@ def read_inside(root: Path, relative: str, entry_id: str) -> bytes | Dropped:
     path = root / relative
     try:
         if not path.resolve().is_relative_to(root.resolve()):
-            return Dropped(entry_id, "path_outside", f"{relative!r} leads out of {root}")
+            return Dropped(entry_id, "path_outside", f"{relative[:200]!r} leads out of {root}")
         return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        return Dropped(entry_id, "missing_file", f"{relative!r} cannot be read under {root}: {error}")
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a name with a null byte; RuntimeError: a loop of links
+        return Dropped(entry_id, "missing_file", f"{relative[:200]!r} cannot be read under {root}: {str(error)[:200]}")
 
 
 def upright_size(content: bytes, entry_id: str) -> tuple[int, int] | Dropped:
@@ -199,7 +199,9 @@ def upright_size(content: bytes, entry_id: str) -> tuple[int, int] | Dropped:
             with Image.open(io.BytesIO(content), formats=READABLE_FORMATS) as image:
                 turned = image.getexif().get(0x0112, 1) in range(2, 9)
                 size = image.size
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder fed with damaged bytes may raise anything
         return _unreadable(content, entry_id, error)
     if turned:
         return Dropped(entry_id, "turned_by_exif", f"{entry_id}: EXIF turns the image; its annotation may mean either side up")

@@ -107,7 +107,7 @@ def _entry(row: Row, path: Path, number: int, *, is_first: bool) -> Entry | Faul
     where = f"{path.name}: row {number}"
     image = _pick(row, IMAGE_COLUMNS)
     if image is None and is_first and not row.keys() & set(IMAGE_COLUMNS):
-        raise DataError(f"{where} has columns {', '.join(column_names(path))}; none is {' or '.join(IMAGE_COLUMNS)}")
+        raise DataError(f"{where} has columns {', '.join(column_names(path))[:200]}; none is {' or '.join(IMAGE_COLUMNS)}")
     if image is None:
         return Fault("no_image", f"{where} names no image")
     if not isinstance(image, str):

@@ -3,17 +3,18 @@
 Nothing is extracted: a sample of a tar is read by the offsets its entry carries (`tar_index` finds them), one of files by their paths.
 """
 
-import json
-import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rsvl_data.errors import DataError
 from rsvl_data.images import READABLE_SUFFIXES, ImageSuffix
+from rsvl_data.json_records import parse
 from rsvl_data.sources.base import Entry, make_sample, split_of_name
+from rsvl_data.sources.tar_files import TAR_SUFFIXES, BadArchive, tar_bytes, without_tar_suffix
 from rsvl_data.sources.tar_index import MAX_MEMBER_BYTES, index_tar
 from rsvl_data.stage import Dropped, Outcome
 
@@ -59,7 +60,11 @@ class MemberSource:
     mask: dict[str, Any] | None = None
 
     def entries(self) -> Iterator[Entry]:
-        return self.list_entries()
+        """An id that came before gets a number: keys are made of ids, and one key twice would end the build."""
+        seen: Counter[str] = Counter()
+        for entry in self.list_entries():
+            seen[entry.id] += 1
+            yield entry if seen[entry.id] == 1 else replace(entry, id=f"{entry.id} again, {seen[entry.id]}")
 
     def read(self, entry: Entry) -> Outcome:
         if "problem" in entry.facts:
@@ -125,8 +130,8 @@ def text_member(members: dict[str, bytes], suffix: str) -> str:
 def json_member(members: dict[str, bytes], suffix: str = "json") -> dict[str, Any]:
     """Raises Refused when it is missing or not a JSON object."""
     try:
-        record = json.loads(text_member(members, suffix))
-    except (ValueError, RecursionError) as error:
+        record = parse(text_member(members, suffix))
+    except ValueError as error:
         raise Refused("bad_json", f"{suffix} is not JSON: {error}") from error
     if not isinstance(record, dict):
         raise Refused("bad_json", f"{suffix} is not a JSON object")
@@ -135,9 +140,12 @@ def json_member(members: dict[str, bytes], suffix: str = "json") -> dict[str, An
 
 def _inside(root: Path, relative: str) -> Path:
     path = root / relative
-    if "\0" in relative or not path.resolve().is_relative_to(root.resolve()):
-        raise Refused("path_outside", f"{relative!r} leads out of {root}")
-    return path
+    try:
+        if path.resolve().is_relative_to(root.resolve()):
+            return path
+    except (ValueError, RuntimeError):  # no name of a file: a NUL, half a surrogate pair; a loop of links
+        pass
+    raise Refused("path_outside", f"{relative[:200]!r} leads out of {root}")
 
 
 def _read_file(path: Path) -> bytes:
@@ -149,12 +157,14 @@ def _read_file(path: Path) -> bytes:
 
 
 def _read_members(tar: Path, members: dict[str, Sequence[int]]) -> dict[str, bytes]:
-    with open(tar, "rb", buffering=0) as file:
-        end = os.fstat(file.fileno()).st_size
-        cut = [suffix for suffix, (offset, size) in members.items() if offset + size > end]
-        if cut:
-            raise Refused("truncated", f"{tar} ends inside {', '.join(cut)}: it has changed since it was indexed")
-        return {suffix: os.pread(file.fileno(), size, offset) for suffix, (offset, size) in members.items()}
+    try:
+        with tar_bytes(tar, keep=True) as archive:
+            cut = [suffix for suffix, (offset, size) in members.items() if offset + size > archive.size]
+            if cut:
+                raise Refused("truncated", f"{tar} ends inside {', '.join(cut)}: it has changed since it was indexed")
+            return {suffix: archive.read(offset, size) for suffix, (offset, size) in members.items()}
+    except BadArchive as error:
+        raise Refused(error.reason, f"{tar}: {error}") from error
 
 
 # --- from tars to entries -------------------------------------------------------------------------------------------------
@@ -169,9 +179,9 @@ def list_tars(path: Path) -> tuple[Path, list[str]]:
         fixed = next(parent for parent in path.parents if "{" not in str(parent))
         return fixed, expand_braces(path.relative_to(fixed).as_posix())
     if path.is_dir():
-        tars = sorted([*path.glob("*.tar"), *path.glob("*/*.tar")])
-        return path, [tar.relative_to(path).as_posix() for tar in tars if tar.is_file()]
-    return path.parent, [path.name] if path.suffix == ".tar" else []
+        files = sorted([*path.glob("*.*"), *path.glob("*/*.*")])
+        return path, [file.relative_to(path).as_posix() for file in files if file.name.endswith(TAR_SUFFIXES) and file.is_file()]
+    return path.parent, [path.name] if path.name.endswith(TAR_SUFFIXES) else []
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -230,7 +240,7 @@ def split_of_path(relative: str) -> str | None:
 
 def tar_entries(root: Path, tar: str, split: str | None) -> Iterator[Entry]:
     """One entry a sample, in the order of their first members, then one for each problem. The id is the tar's path and the key."""
-    stem = tar.removesuffix(".tar")
+    stem = without_tar_suffix(tar)
     try:
         index = index_tar(_inside(root, tar))
     except Refused as error:
