@@ -16,21 +16,25 @@ from rsvl_data.sources import (
     dota,
     gaia,
     geotiff,
+    image_folder,
     img2dataset,
     karpathy,
     masks,
     mgrs,
     referring,
     rs5m,
+    rsvl_dataset,
     skyscript,
     table,
     voc,
+    web_dataset,
 )
 from rsvl_data.sources.base import Entry, Source
 from rsvl_data.sources.hugging_face import HuggingFace
 
 Format = Literal[
     "auto",
+    "rsvl",
     "rs5m",
     "gaia",
     "mgrs",
@@ -43,6 +47,8 @@ Format = Literal[
     "voc",
     "dota",
     "masks",
+    "webdataset",
+    "image-folder",
     "table",
     "class-folders",
     "geotiff",
@@ -52,6 +58,7 @@ Format = Literal[
 # In the order of trial: what is known by its own marks first, any table and any folder of pictures last. Whole scenes come after
 # class folders, which may hold .tif as well.
 _KINDS: dict[str, Any] = {
+    "rsvl": rsvl_dataset,
     "rs5m": rs5m,
     "gaia": gaia,
     "mgrs": mgrs,
@@ -64,6 +71,8 @@ _KINDS: dict[str, Any] = {
     "voc": voc,
     "dota": dota,
     "masks": masks,
+    "webdataset": web_dataset,  # after the formats that are tars too
+    "image-folder": image_folder,
     "table": table,
     "class-folders": class_folders,
     "geotiff": geotiff,

@@ -74,7 +74,7 @@ def find(path: Path) -> Path | None:
 
 def _has_columns(path: Path) -> bool:
     try:
-        columns: set[str] = next((set(row) for _, row in _rows(path) if isinstance(row, dict)), set())
+        columns: set[str] = next((set(row) for _, row in rows_of(path) if isinstance(row, dict)), set())
     except DataError as error:
         logger.warning("passed over: %s", error)
         return False
@@ -89,7 +89,7 @@ def list_entries(path: Path) -> Iterator[Entry]:
     """Raises DataError for a file that is no table, has no image column, or not one row that can be used."""
     joined: dict[str, Entry] = {}
     faults: list[Entry] = []
-    for number, row in _rows(path):
+    for number, row in rows_of(path):
         entry = row if isinstance(row, Fault) else _entry(row, path, number, is_first=not joined and not faults)
         if isinstance(entry, Fault):
             faults.append(Entry(f"{path.name}:{number}", None, {"fault": [*entry]}))
@@ -106,7 +106,7 @@ def list_entries(path: Path) -> Iterator[Entry]:
 # --- rows, whatever the file
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Fault]]:
+def rows_of(path: Path) -> Iterator[tuple[int, dict[str, Any] | Fault]]:
     """Numbered from 1, as lines for JSON Lines; column names lower case without white space around. Raises DataError."""
     try:
         if path.stat().st_size == 0:
