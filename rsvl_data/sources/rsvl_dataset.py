@@ -70,13 +70,14 @@ def _sample(entry: Entry, members: dict[str, bytes], image_suffix: ImageSuffix, 
     mask = member(members, "mask.png") if with_mask else None
     try:
         sample = Sample.from_json(member(members, "json"), image=image, mask=mask)
-        stored = to_stored(image, image_suffix)
-    except UnreadableImage as error:
-        raise Refused(error.reason, str(error)) from error
     except ValueError as error:
         raise Refused("bad_record", f"KEY.json is no sound record: {error}") from error
     if hashlib.sha256(image).hexdigest() != sample.sha256:
         raise Refused("checksum", "the image is not the one of its record")
+    try:
+        stored = to_stored(image, image_suffix)
+    except UnreadableImage as error:
+        raise Refused(error.reason, str(error)) from error
     if (stored.width, stored.height) != (sample.width, sample.height) or stored.orientation > 1 or sample.key != entry.id:
         raise Refused("bad_record", f"the record is of {sample.key}, {sample.width} x {sample.height}, or the image is turned")
     if stored.content == image:

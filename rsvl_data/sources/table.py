@@ -141,7 +141,15 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
 
 
 def _csv_rows(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any] | Fault]]:
-    csv.field_size_limit(_MAX_LINE_CHARS)  # Python's own limit would end the file at one long cell; the setting is the process's
+    # Python's own limit would end the file at one long cell. The setting is the process's, so others get theirs back.
+    limit = csv.field_size_limit(_MAX_LINE_CHARS)
+    try:
+        yield from _csv_rows_of_any_length(file, path)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _csv_rows_of_any_length(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any] | Fault]]:
     lines = _lines(file, path)
     first = next((line for line in lines if line.strip()), "")
     separator = "\t" if path.suffix == ".tsv" else max(",;\t|", key=first.count)

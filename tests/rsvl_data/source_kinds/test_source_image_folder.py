@@ -56,6 +56,13 @@ def test_every_table(tmp_path, suffix):
     assert sample.label is None and sample.provenance.licence == "CC0"
 
 
+@pytest.mark.parametrize(("folder", "found"), [("", 1), ("train", 1), ("data/train", 1), ("a/data/train", 0), (".git", 0)])
+def test_how_deep_the_table_may_lie(tmp_path, folder, found):
+    put(tmp_path / folder / "a.jpg")
+    write_rows(tmp_path / folder / "metadata.jsonl", [{"file_name": "a.jpg", "text": "x"}])
+    assert (image_folder.find(tmp_path) is not None) == found
+
+
 def test_the_split_of_a_row(tmp_path):
     (tmp_path / "README.md").write_text(
         "---\nlicense: cc-by-4.0\nconfigs:\n- config_name: default\n  data_files:\n"

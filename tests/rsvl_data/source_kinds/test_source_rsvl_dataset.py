@@ -1,10 +1,11 @@
+import hashlib
 import io
 import json
-import shutil
+import tarfile
 
 import pytest
 from colour_source import ColourSource
-from foreign_tars import read_all
+from foreign_tars import read_all, write_tar
 from PIL import Image
 
 from recipes.cli import main
@@ -116,6 +117,26 @@ def test_damage_is_counted(tmp_path):
     assert dropped[2].detail.count("41 x 36")
 
 
+def test_members_that_do_not_belong_together(tmp_path):
+    root = build_full(tmp_path / "first", num=4).root
+    [line] = [shard for shard in json.loads((root / "manifest.json").read_text())["shards"] if shard["split"] == "train"]
+    tar = root / "data" / f"{line['name']}.tar"
+    with tarfile.open(tar) as old:
+        members = [(info.name, old.extractfile(info).read()) for info in old]
+    key = members[0][0].split(".")[0]
+    record = {"key": "a", "width": 40, "height": 36, "sha256": hashlib.sha256(b"no picture").hexdigest()}
+    members += [("a.jpg", b"no picture"), ("a.json", json.dumps(record)), ("a.mask.png", b"")]
+    members += [("b.jpg", members[0][1]), ("b.json", b"{}"), ("b.mask.png", b"")]
+    members += [(name.replace(key, "c"), content) for name, content in members if name.startswith(key)]
+    write_tar(tar, members)
+    _, samples, dropped = read_all(rsvl_dataset, root)
+    assert len(samples) == 4 and {drop.key: drop.reason for drop in dropped} == {
+        "a": "not_an_image",
+        "b": "bad_record",
+        "c": "bad_record",
+    }
+
+
 def test_a_mask_that_is_gone_and_one_without_a_legend(tmp_path):
     root = build_full(tmp_path / "first", num=4).root
     manifest = json.loads((root / "manifest.json").read_text())
@@ -124,7 +145,6 @@ def test_a_mask_that_is_gone_and_one_without_a_legend(tmp_path):
     _, samples, _ = read_all(rsvl_dataset, root)
     assert {sample.mask for sample in samples} == {None}
     plain = build(ColourSource(4), [], BuildOptions(out=tmp_path / "plain", workers=1), recipe="test").root
-    shutil.copy(plain / "manifest.json", root / "manifest.json")
     manifest = json.loads((plain / "manifest.json").read_text())
     manifest["mask"] = LEGEND
     (plain / "manifest.json").write_text(json.dumps(manifest))
