@@ -17,6 +17,7 @@ from recipes.config import save_config
 from rsvl_data.downloading.download import describe, download, is_downloaded
 from rsvl_data.downloading.fetch_many import DownloadOptions
 from rsvl_data.errors import OptionError
+from rsvl_data.geo_facts import GeoOptions, add_geo_facts
 from rsvl_data.images import ImageSuffix
 from rsvl_data.pipeline import BuildOptions, build
 from rsvl_data.shards import Dataset
@@ -38,8 +39,6 @@ class GeoTiffOptions:
     """one or three band numbers to show, the first band being 1; left out, their names decide"""
     stretch: str = "auto"
     """to 8 bit: auto, minmax, percentile, percentile:LOW-HIGH or divide:VALUE"""
-    climate: Path | None = None
-    """file of a Koeppen-Geiger grid (lat lon class, or the PNG with its legend), for the climate zone of each tile"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,7 @@ class Options(BuildOptions):
     """what it is; auto finds out"""
     image_format: ImageSuffix = "jpg"
     """format of the stored images; those that have it already are kept byte for byte, png loses nothing"""
+    geo: GeoOptions = field(default_factory=GeoOptions)
     geotiff: GeoTiffOptions = field(default_factory=GeoTiffOptions)
     gaia: GaiaOptions = field(default_factory=GaiaOptions)
     download: DownloadOptions = field(default_factory=DownloadOptions)
@@ -74,7 +74,7 @@ def run(options: Options) -> Dataset | None:
     source = open_source(options.source, options.format, options.image_format, own)
     if options.dry_run and isinstance(source, UrlTable):
         return None
-    dataset = build(source, [], options, recipe="data/import", image_suffix=options.image_format)
+    dataset = build(source, [add_geo_facts(options.geo)], options, recipe="data/import", image_suffix=options.image_format)
     if dataset is not None:
         save_config(options.out, "data/import", options)
     return dataset

@@ -16,22 +16,26 @@ from rsvl_data.sources import (
     dota,
     gaia,
     geotiff,
+    image_folder,
     img2dataset,
     karpathy,
     masks,
     mgrs,
     referring,
     rs5m,
+    rsvl_dataset,
     skyscript,
     table,
     url_table,
     voc,
+    web_dataset,
 )
 from rsvl_data.sources.base import Entry, Source
 from rsvl_data.sources.hugging_face import HuggingFace
 
 Format = Literal[
     "auto",
+    "rsvl",
     "rs5m",
     "gaia",
     "mgrs",
@@ -45,6 +49,8 @@ Format = Literal[
     "dota",
     "masks",
     "url-table",
+    "webdataset",
+    "image-folder",
     "table",
     "class-folders",
     "geotiff",
@@ -54,6 +60,7 @@ Format = Literal[
 # In the order of trial: what is known by its own marks first, any table and any folder of pictures last. Whole scenes come after
 # class folders, which may hold .tif as well.
 _KINDS: dict[str, Any] = {
+    "rsvl": rsvl_dataset,
     "rs5m": rs5m,
     "gaia": gaia,
     "mgrs": mgrs,
@@ -67,6 +74,8 @@ _KINDS: dict[str, Any] = {
     "dota": dota,
     "masks": masks,
     "url-table": url_table,
+    "webdataset": web_dataset,  # after the formats that are tars too
+    "image-folder": image_folder,
     "table": table,
     "class-folders": class_folders,
     "geotiff": geotiff,

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from rsvl_data.errors import OptionError
-from rsvl_data.geo import ClimateGrid, geo_library, raster_facts, season
+from rsvl_data.geo import geo_library, raster_facts, season
 from rsvl_data.images import ImageSuffix, encode
 from rsvl_data.raster_display import Display, Stretch, choose_display
 from rsvl_data.sources.base import Entry, make_sample
@@ -72,7 +72,6 @@ class GeoTiffs:
     min_valid   least share of a tile that is not nodata; tiles with less are dropped as "nodata"
     bands       one or three band numbers from 1 to show; None lets the names of the bands decide
     stretch     auto, minmax, percentile, percentile:LOW-HIGH or divide:VALUE
-    climate     file of a Köppen-Geiger grid, for the climate zone of each tile
     """
 
     name: str
@@ -83,7 +82,6 @@ class GeoTiffs:
     min_valid: float = 0.5
     bands: tuple[int, ...] | None = None
     stretch: str = "auto"
-    climate: Path | None = None
     note: str | None = None
     mask: dict[str, Any] | None = None
 
@@ -100,8 +98,6 @@ class GeoTiffs:
         Stretch.parse(self.stretch)
         for library in ("rasterio", "pyproj"):
             geo_library(library)
-        if self.climate is not None:
-            _climate_grid(self.climate)
 
     @property
     def _root(self) -> Path:
@@ -172,7 +168,6 @@ class GeoTiffs:
             facts |= {"crs": scene.crs.to_string(), **raster_facts(scene.crs.to_wkt(), tuple(scene.transform), window)}
         if "lat" in facts:
             facts["season"] = season(facts["lat"], int(acquired[5:7])) if acquired else None
-            facts["climate_zone"] = _climate_grid(self.climate).zone(facts["lon"], facts["lat"]) if self.climate else None
         return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -293,8 +288,3 @@ def _display(path: Path, changed_ns: int, bands: tuple[int, ...] | None, stretch
     return choose_display(
         scene, Stretch.parse(stretch), bands=bands, platform=_first(_tags(scene), (*_SATELLITE_TAGS, "PLATFORM"))
     )
-
-
-@lru_cache(maxsize=2)
-def _climate_grid(path: Path) -> ClimateGrid:
-    return ClimateGrid.read(path)

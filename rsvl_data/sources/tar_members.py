@@ -13,6 +13,7 @@ from typing import Any
 from rsvl_data.errors import DataError
 from rsvl_data.images import READABLE_SUFFIXES, ImageSuffix
 from rsvl_data.json_records import parse
+from rsvl_data.sample import Sample
 from rsvl_data.sources.base import Entry, make_sample, split_of_name
 from rsvl_data.sources.tar_files import TAR_SUFFIXES, BadArchive, tar_bytes, without_tar_suffix
 from rsvl_data.sources.tar_index import MAX_MEMBER_BYTES, index_tar
@@ -41,6 +42,7 @@ class Described:
     label: str | None = None
     geo: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    regions: Sequence[dict[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,14 @@ class MemberSource:
     """Samples whose members lie under `root`.
 
     The facts of an entry: `tar` and `members` {suffix: [offset, size]}, or `files` {suffix: path}, or `problem` [reason, detail] for
-    what is counted and not read; all paths relative to root. Further facts are for `describe`, which may raise Refused.
+    what is counted and not read; all paths relative to root. Further facts are for `describe`, which may raise Refused; it answers with a
+    Sample where the members already are one.
     """
 
     name: str
     root: Path
     list_entries: Callable[[], Iterator[Entry]]
-    describe: Callable[[Entry, dict[str, bytes]], Described]
+    describe: Callable[[Entry, dict[str, bytes]], Described | Sample]
     image_suffix: ImageSuffix = "jpg"
     note: str | None = None
     mask: dict[str, Any] | None = None
@@ -71,6 +74,8 @@ class MemberSource:
             return Dropped(entry.id, *entry.facts["problem"])
         try:
             said = self.describe(entry, self._contents(entry.facts))
+            if isinstance(said, Sample):
+                return said
             return make_sample(
                 said.image,
                 entry.id,
@@ -79,6 +84,7 @@ class MemberSource:
                 label=said.label,
                 geo=said.geo,
                 provenance=said.provenance,
+                regions=said.regions,
                 image_suffix=self.image_suffix,
             )
         except Refused as error:

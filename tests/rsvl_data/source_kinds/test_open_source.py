@@ -30,6 +30,8 @@ FORMATS = {  # folder below the fixtures of formats: the format that `auto` must
     "12_geotiff": "geotiff",
     "13_referring/refsegrs": "referring",
     "13_referring/rrsisd": "referring",
+    "14_hf/imagefolder": "image-folder",
+    "14_hf/webdataset_repo": "webdataset",
 }
 DATA = {
     "dota_sample": "dota",

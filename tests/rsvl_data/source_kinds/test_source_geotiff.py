@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsvl_data.errors import DataError, OptionError, RsvlError
+from rsvl_data.errors import OptionError, RsvlError
 from rsvl_data.sample import Sample
 from rsvl_data.sources import geotiff
 from rsvl_data.stage import Dropped
@@ -199,16 +199,6 @@ def test_acquired(tags, expected):
 )
 def test_sentence(geo, from_satellite, expected):
     assert geotiff.fact_caption(geo, from_satellite=from_satellite)["text"] == expected
-
-
-def test_climate_zone(tmp_path):
-    path = write_tif(tmp_path / "a.tif", noise(3, 16, 16), **UTM33)
-    grid = tmp_path / "grid.txt"
-    grid.write_text("52.25 13.75 Cfb\n51.75 13.75 Dfb\n")
-    assert read_all(path)["a.tif#0,0"].geo.climate_zone is None
-    assert read_all(path, climate=grid)["a.tif#0,0"].geo.climate_zone == "Cfb"
-    with pytest.raises(DataError, match="does not exist"):
-        read_all(path, climate=tmp_path / "none.txt")
 
 
 # --- tiles
