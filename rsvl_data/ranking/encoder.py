@@ -1,7 +1,7 @@
 """What ranking needs of a CLIP model, and the cosines it ranks by. The model itself is handed in."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, UInt8
@@ -10,7 +10,6 @@ from torch import Tensor
 from rsvl_data.transforms import Preprocess
 
 
-@runtime_checkable
 class ClipEncoder(Protocol):
     """Of `rsvl_pretrain.model.DualEncoder`: both towers give unit vectors. The caller sets evaluation mode."""
 
