@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-CaptionKind = Literal["human", "alt", "label", "boxes", "mask", "meta", "vlm", "short", "long", "translation"]
+CaptionKind = Literal["human", "alt", "label", "boxes", "mask", "meta", "vlm", "short", "long", "translation", "composed"]
 Season = Literal["spring", "summer", "autumn", "winter"]
 
 

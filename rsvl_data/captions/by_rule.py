@@ -5,13 +5,13 @@ import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from rsvl_data.captions.english import sentence
+from rsvl_data.captions.english import sentence, with_article
 from rsvl_data.sample import Caption, CaptionKind, Sample, TextSource
 from rsvl_data.stage import Outcome, Stage
 
 RULE_SOURCE = TextSource(engine="rsvl rules", revision="2")  # another revision: another wording for the same seed
-# Who wrote what a stage here may replace: the same rules, and the plain sentences of a source that has no others.
-_REPLACED = frozenset({RULE_SOURCE.engine, "rsvl label templates", "rsvl object counts", "rsvl geo facts"})
+# Who wrote what a stage here may replace: the stages themselves, and the plain sentences of a source that has no others.
+_REPLACED = frozenset({RULE_SOURCE.engine, "rsvl label templates", "rsvl object counts", "rsvl geo facts", "rsvl compose"})
 Option = TypeVar("Option")
 
 
@@ -41,13 +41,14 @@ class Dice:
 
 
 class Templates:
-    """Sentences with slots in braces. `forms` are slots that are no facts: verbs and the like, filled whenever they stand there.
+    """Sentences with slots in braces; `{a_season}` is the fact `season` with its article. `forms` are slots that are no facts: verbs
+    and the like, filled whenever they stand there.
 
     Raises ValueError for a template without a fact.
     """
 
     def __init__(self, *texts: str, forms: Sequence[str] = ()):
-        self._slots = {text: frozenset(_slots(text)) - set(forms) for text in texts}
+        self._slots = {text: frozenset(name.removeprefix("a_") for name in _slots(text)) - set(forms) for text in texts}
         if not all(self._slots.values()):
             raise ValueError(f"a template tells no fact: {[text for text in texts if not self._slots[text]]}")
         self._choices: dict[frozenset[str], tuple[str, ...]] = {}
@@ -66,7 +67,9 @@ class Templates:
         choices = self.fitting(facts)
         if not choices:
             raise ValueError(f"no template tells {sorted(facts)}; write one for them")
-        return sentence(dice.pick(choices).format(**facts, **forms))
+        template = dice.pick(choices)
+        with_articles = {f"a_{name}": with_article(words) for name, words in facts.items()} if "{a_" in template else {}
+        return sentence(template.format(**facts, **with_articles, **forms))
 
 
 def _slots(text: str) -> list[str]:

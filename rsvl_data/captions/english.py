@@ -36,7 +36,7 @@ _IRREGULAR = {
 _SINGULAR = {many: one for one, many in _IRREGULAR.items()}
 # Last words that only describe: the noun behind them is an area.
 _ADJECTIVES = frozenset(
-    "agricultural commercial educational industrial institutional built-up built mountainous recreational residential rural suburban urban".split()
+    "agricultural commercial educational industrial institutional mountainous recreational residential rural suburban urban".split()
 )
 # Class names of known data sets that are no noun phrase as they stand, or mean more than they say: (one, many).
 _KNOWN = {
@@ -56,8 +56,11 @@ _KNOWN = {
     "single unit residential": ("single-unit residential building", "single-unit residential buildings"),
     "waste disposal": ("waste disposal site", "waste disposal sites"),
 }
+_END_MARKS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
 _SILENT_H = ("heir", "honest", "honor", "honour", "hour")
-_LIKE_YOU = re.compile(r"(?:eu|ewe|one\b|once\b|u(?:bi|fo|k\b|ni(?![dmn])|ran|rin|sa\b|se|su|ti|to))")  # "a unit", "a European city"
+_LIKE_YOU = re.compile(
+    r"(?:eu|ewe|one\b|once\b|u(?:bi|fo|k\b|ni(?![dmn])|ran|rin|sa\b|se|su|ti|to))"
+)  # "a unit", "a European city"
 _SAID_WITH_VOWEL = re.compile(r"(?:8|11(?!\d)|18(?!\d)|[aefhilmnorsx](?:\b|\d))")  # "an 8 m", "an L-shaped", "an S2 image"
 
 
@@ -117,7 +120,9 @@ def noun_of_label(label: str) -> Noun:
 
 
 def _is_plural(word: str) -> bool:
-    return word in _SINGULAR or (len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) and word not in _IRREGULAR)
+    return word in _SINGULAR or (
+        len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) and word not in _IRREGULAR
+    )
 
 
 def plural(name: str) -> str:
@@ -141,7 +146,11 @@ def singular(name: str) -> str:
         return f"{before}{space}{_SINGULAR[last]}"
     if last.endswith("ies") and len(last) > 4:
         return f"{name[:-3]}y"
-    return name[:-2] if last.endswith(("sses", "xes", "zes", "ches", "shes", "uses")) and last not in ("houses", "uses") else name[:-1]
+    return (
+        name[:-2]
+        if last.endswith(("sses", "xes", "zes", "ches", "shes", "uses")) and last not in ("houses", "uses")
+        else name[:-1]
+    )
 
 
 @lru_cache(maxsize=65536)
@@ -165,6 +174,6 @@ def listed(things: Sequence[str]) -> str:
 
 
 def sentence(text: str) -> str:
-    """With a capital and one full stop."""
+    """With a capital, and with a full stop where it has no mark of its own."""
     text = text[:1].upper() + text[1:]
-    return text if text.endswith((".", "!", "?")) else f"{text}."
+    return text if text.rstrip("\"')]”’").endswith(_END_MARKS) else f"{text.rstrip(',;:')}."

@@ -60,13 +60,15 @@ def label_sentences(*, count: int = 1, seed: int = 0) -> Stage:
         raise OptionError(f"count is {count}; allowed are 1 to {most} sentences a label")
 
     def texts_of(sample: Sample) -> list[str]:
-        return label_texts(sample.label, Dice(seed, sample.key, "label"), count) if has_words(sample.label) else []
+        if sample.label is None or not has_words(sample.label):
+            return []
+        return label_texts(sample.label, Dice(seed, sample.key, "label"), count)
 
     return rule_stage("label_sentences", "label", texts_of)
 
 
-def has_words(label: str | None) -> bool:
-    return label is not None and any(character.isalnum() for character in label)
+def has_words(label: str) -> bool:
+    return any(character.isalnum() for character in label)
 
 
 def label_vocabulary(labels: Iterable[str]) -> dict[str, str]:

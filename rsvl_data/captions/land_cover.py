@@ -5,8 +5,9 @@ one mask come from one count, so they cannot contradict each other.
 """
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,10 @@ _COVERS = {
     "urban": Noun("urban land", "urban land", countable=False),
 }
 _COVERS |= {"tree": Noun("tree cover", "tree cover", countable=False), "trees": Noun("tree cover", "tree cover", countable=False)}
-_COVERS |= {word: Noun(word, word, countable=False) for word in ("desert", "forest", "impervious surface", "grass", "pasture", "wetland", "rangeland")}
+_COVERS |= {
+    word: Noun(word, word, countable=False)
+    for word in ("desert", "forest", "impervious surface", "grass", "pasture", "wetland", "rangeland")
+}
 # Lowest share, highest share, in words.
 _FRACTIONS = (
     (0.08, 0.12, "about a tenth"),
@@ -46,6 +50,7 @@ _FRACTIONS = (
     (0.73, 0.77, "about three quarters"),
     (0.88, 0.92, "about nine tenths"),
 )
+_LABELLED = "the labelled area"
 _LARGE_IGNORED = 0.25
 _LEAST_TOLD = 0.001  # smaller shares are a few stray pixels
 
@@ -54,6 +59,14 @@ _MAIN = Templates(
     "{whole} is {extent} {cover}",
     "Seen from above, {whole} is {extent} {cover}",
     "{whole}, seen from above, is {extent} {cover}",
+    forms=("extent", "whole"),
+)
+_MAIN_OF_ALL = Templates(  # where the label reaches over the whole picture
+    "This overhead image shows {extent} {cover}",
+    "Taken from above, the picture shows {extent} {cover}",
+    "An aerial view: {extent} {cover}",
+    "What can be seen from above is {extent} {cover}",
+    "The ground in this overhead image is {extent} {cover}",
     forms=("extent", "whole"),
 )
 _SHARE = Templates(
@@ -132,6 +145,8 @@ def land_cover_sentences(mask: Mapping[str, Any] | None, *, most: int = 4, seed:
             return []
         with Image.open(io.BytesIO(sample.mask), formats=("PNG",)) as picture:
             covers, ignored = measure_covers(np.asarray(picture), classes, ignore_index)
+        counts = Counter(noun_of_label(region.category) for region in sample.regions)
+        covers = [replace(c, in_one_piece=counts[c.noun] == 1) if c.noun in counts else c for c in covers]
         return land_cover_texts(covers, ignored, Dice(seed, sample.key, "land cover"))[:most]
 
     return rule_stage("land_cover_sentences", "mask", texts_of)
@@ -162,8 +177,8 @@ def measure_covers(ids: np.ndarray, classes: Sequence[str], ignore_index: int | 
 
 
 def is_in_one_piece(mask: np.ndarray) -> bool:
-    """Whether true pixels hang together, at 64 cells a side: patches that are closer than that count as one."""
-    rows, columns = (-(-side // 64) for side in mask.shape)
+    """Whether true pixels hang together, at 128 cells a side: patches that are closer than that count as one."""
+    rows, columns = (-(-side // 128) for side in mask.shape)
     padded = np.pad(mask, [(0, -mask.shape[0] % rows), (0, -mask.shape[1] % columns)])
     cells = padded.reshape(padded.shape[0] // rows, rows, -1, columns).any(axis=(1, 3))
     cells = np.pad(cells, 1)
@@ -184,7 +199,7 @@ def land_cover_texts(covers: Sequence[Cover], ignored: float, dice: Dice) -> lis
     told = [cover for cover in covers if cover.share >= _LEAST_TOLD] or list(covers[:1])
     if not told:
         return []
-    whole = "the labelled area" if ignored >= 0.05 else dice.pick(("the picture", "the scene", "the image"))
+    whole = _LABELLED if ignored >= 0.05 else dice.pick(("the picture", "the scene", "the image"))
     texts = [_main(told, whole, dice), *_shares(told, whole, dice), *dice.some(list(_places(told, dice)), 1)]
     if ignored >= _LARGE_IGNORED:
         texts.append(_IGNORED.fill(dice, {"share": share_words(ignored)}))
@@ -193,9 +208,12 @@ def land_cover_texts(covers: Sequence[Cover], ignored: float, dice: Dice) -> lis
 
 def _main(covers: Sequence[Cover], whole: str, dice: Dice) -> str:
     first = covers[0]
-    extent = "entirely" if first.share == 1 else "almost entirely" if first.share >= 0.95 else "mostly" if first.share > 0.55 else None
+    extent = (
+        "entirely" if first.share == 1 else "almost entirely" if first.share >= 0.95 else "mostly" if first.share > 0.55 else None
+    )
     if extent is not None:
-        return _MAIN.fill(dice, {"cover": first.noun.many}, extent=extent, whole=whole)
+        templates = _MAIN if whole == _LABELLED else dice.pick((_MAIN, _MAIN_OF_ALL))
+        return templates.fill(dice, {"cover": first.noun.many}, extent=extent, whole=whole)
     return _MIX.fill(dice, {"covers": listed([cover.name for cover in covers[:4]])}, be="is" if first.verb_ending else "are")
 
 

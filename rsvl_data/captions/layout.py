@@ -3,6 +3,7 @@
 A relation holds with a margin or it is not said. All lengths are pixels of the image, x to the right and y down.
 """
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -131,7 +132,7 @@ def are_in_a_row(boxes: Sequence[Box]) -> bool:
     cos, sin = math.cos(turn), math.sin(turn)
     off_line = max(abs((y - mean_y) * cos - (x - mean_x) * sin) for x, y in middles)
     along = sorted((x - mean_x) * cos + (y - mean_y) * sin for x, y in middles)
-    steps = [after - before for before, after in zip(along, along[1:])]
+    steps = [after - before for before, after in itertools.pairwise(along)]
     breadth = statistics.median(min(box[2] - box[0], box[3] - box[1]) for box in boxes)
     lengths = sorted(map(_long_side, boxes))
     alike = lengths[-1] <= 2 * lengths[0]

@@ -219,7 +219,9 @@ def _where(place: str, dice: Dice) -> str:
         return dice.pick((f"on the {place}", f"on the {place} side of the image", f"in the middle of the {place} third"))
     if place in ("top", "bottom"):
         return dice.pick((f"at the {place}", f"at the {place} of the image", f"in the middle of the {place} third"))
-    return f"in the {place}" + dice.pick(("", " of the image", " of the frame", " part of the scene" if place != "centre" else ""))
+    return f"in the {place}" + dice.pick(
+        ("", " of the image", " of the frame", " part of the scene" if place != "centre" else "")
+    )
 
 
 # --- to each other
