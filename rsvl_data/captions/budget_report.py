@@ -1,7 +1,7 @@
 """How much of the captions a text encoder never sees, before and after composing: run it before a training.
 
-    report = budget_report([captions_of_rs5m_text(text) for text in texts])
-    report.before.main_lost / report.before.captions     # share of records whose machine caption lies behind the cut
+report = budget_report([captions_of_rs5m_text(text) for text in texts])
+report.before.main_lost / report.before.captions     # share of records whose machine caption lies behind the cut
 """
 
 import re
@@ -53,7 +53,9 @@ class BudgetReport:
         """A table to read."""
         rows = [f"{f'of {self.budget_tokens} tokens':28} {'before':>8} {'after':>8}"]
         for name in ("over_budget", "main_lost", "main_cut"):
-            shares = (getattr(cuts, name) / max(cuts.captions if name == "over_budget" else cuts.with_main, 1) for cuts in self._both)
+            shares = (
+                getattr(cuts, name) / max(cuts.captions if name == "over_budget" else cuts.with_main, 1) for cuts in self._both
+            )
             rows.append(f"{name.replace('_', ' '):28} " + " ".join(f"{share:8.1%}" for share in shares))
         rows.append(f"{'tokens cut, mean':28} " + " ".join(f"{c.tokens_cut / max(c.captions, 1):8.1f}" for c in self._both))
         rows.append(f"{'tokens, mean':28} " + " ".join(f"{c.tokens / max(c.captions, 1):8.1f}" for c in self._both))

@@ -1,15 +1,15 @@
 """Several captions of a picture -> one that fits a text encoder's context, what tells most of the picture first.
 
 CLIP cuts a text after 77 tokens without a word. RS5M's captions of fMoW put the metadata first: the machine caption, the only part that
-saw the picture, lies behind the cut in every one of them (measured by budget_report). Here whole sentences are taken in the order of what they are worth, as long
-as they fit, and the rest is left out and counted.
+saw the picture, lies behind the cut in every one of them (budget_report measures it). Here whole sentences are taken in the order of
+what they are worth, as long as they fit, and the rest is left out and counted.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rsvl_data.captions.by_rule import without_rule_captions
-from rsvl_data.captions.clip_tokens import CLIP_CONTEXT_TOKENS, SPECIAL_TOKENS, count_pieces, count_tokens
+from rsvl_data.captions.clip_tokens import CLIP_CONTEXT_TOKENS, SPECIAL_TOKENS, count_pieces, count_tokens, is_plain
 from rsvl_data.captions.english import noun_of_label
 from rsvl_data.captions.labels import has_words
 from rsvl_data.captions.sentences import as_sentences
@@ -58,7 +58,7 @@ def compose(
         else:
             facts_left_out += 1
     # The parts were counted one by one. Cleaning may find something else in the whole: then the last sentence gives way.
-    while chosen and count_tokens(" ".join(chosen)) > budget_tokens:
+    while chosen and not all(map(is_plain, chosen)) and count_tokens(" ".join(chosen)) > budget_tokens:
         chosen.pop()
         facts_left_out += 1
     return Composed(" ".join(chosen), main, main_left_out, facts_left_out) if chosen else None
@@ -66,8 +66,15 @@ def compose(
 
 def main_captions(captions: Sequence[Caption], lang: str) -> list[int]:
     """Indices of those that saw the picture, best first."""
-    found = [index for index, caption in enumerate(captions) if caption.lang == lang and caption.kind in MAIN_KINDS]
-    return sorted(found, key=lambda index: (MAIN_KINDS.index(captions[index].kind), captions[index].rank or 0, index))
+    kinds = {index: _kind(caption, captions) for index, caption in enumerate(captions) if caption.lang == lang}
+    found = [index for index, kind in kinds.items() if kind in MAIN_KINDS]
+    return sorted(found, key=lambda index: (MAIN_KINDS.index(kinds[index]), captions[index].rank or 0, index))
+
+
+def _kind(caption: Caption, captions: Sequence[Caption]) -> CaptionKind:
+    """Of a translation: what was translated."""
+    has_original = caption.kind == "translation" and caption.parent is not None and 0 <= caption.parent < len(captions)
+    return captions[caption.parent].kind if has_original and caption.parent is not None else caption.kind
 
 
 def _best_main(captions: Sequence[Caption], lang: str, room: int) -> tuple[int | None, list[str], int]:
@@ -93,9 +100,13 @@ def _prefix(told: Sequence[str], room: int) -> list[str]:
 
 def _facts(captions: Sequence[Caption], lang: str, chosen: Sequence[str], label: str | None) -> list[str]:
     """In the order of FACT_KINDS. Of sentences on the label, which all say the same, the first."""
-    by_kind = {kind: [c.text for c in captions if c.kind == kind and c.lang == lang] for kind in FACT_KINDS}
+    by_kind: dict[str, list[str]] = {kind: [] for kind in FACT_KINDS}
+    for caption in captions:
+        kind = _kind(caption, captions)
+        if caption.lang == lang and kind in by_kind:
+            by_kind[kind].append(caption.text)
     by_kind["label"] = [] if _is_named(label, [*chosen, *by_kind["meta"]]) else by_kind["label"][:1]
-    facts = [text for kind in FACT_KINDS for caption in by_kind[kind] for text in as_sentences(caption)]
+    facts = [text for told in by_kind.values() for caption in told for text in as_sentences(caption)]
     said = {text.casefold() for text in chosen}
     return list({text.casefold(): text for text in facts if text.casefold() not in said}.values())
 
@@ -118,7 +129,9 @@ def compose_captions(*, budget_tokens: int = CLIP_CONTEXT_TOKENS, lang: str = "e
     Raises OptionError for a budget that holds no word.
     """
     if budget_tokens <= SPECIAL_TOKENS:
-        raise OptionError(f"budget_tokens is {budget_tokens}; allowed is {SPECIAL_TOKENS + 1} or more: start and end count as well")
+        raise OptionError(
+            f"budget_tokens is {budget_tokens}; allowed is {SPECIAL_TOKENS + 1} or more: start and end count as well"
+        )
 
     def run(samples: Iterable[Sample]) -> Iterator[Outcome]:
         for sample in samples:

@@ -59,7 +59,7 @@ _KNOWN = {
 _END_MARKS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
 _SILENT_H = ("heir", "honest", "honor", "honour", "hour")
 _LIKE_YOU = re.compile(
-    r"(?:eu|ewe|one\b|once\b|u(?:bi|fo|k\b|ni(?![dmn])|ran|rin|sa\b|se|su|ti|to))"
+    r"(?:eu|ewe|one\b|once\b|u(?:\b|bi|fo|k\b|ni(?![dmn])|ran|rin|sa\b|se|sg|su|ti|to))"
 )  # "a unit", "a European city"
 _SAID_WITH_VOWEL = re.compile(r"(?:8|11(?!\d)|18(?!\d)|[aefhilmnorsx](?:\b|\d))")  # "an 8 m", "an L-shaped", "an S2 image"
 

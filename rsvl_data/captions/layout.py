@@ -136,7 +136,7 @@ def are_in_a_row(boxes: Sequence[Box]) -> bool:
     breadth = statistics.median(min(box[2] - box[0], box[3] - box[1]) for box in boxes)
     lengths = sorted(map(_long_side, boxes))
     alike = lengths[-1] <= 2 * lengths[0]
-    even = max(steps) <= 2.5 * min(steps) and statistics.median(steps) <= 2 * statistics.median(lengths)
+    even = 0 < max(steps) <= 2.5 * min(steps) and statistics.median(steps) <= 2 * statistics.median(lengths)
     return alike and even and off_line < 0.4 * breadth
 
 

@@ -155,7 +155,9 @@ _CLOUDS = Templates(
     "There are no clouds: the cloud cover is {no_clouds}%",
     "The sky was clear, with a cloud cover of {no_clouds}%",
 )
-_SCAN = Templates("The scan direction is {scan}", "It was scanned in the {scan} direction", "The sensor scanned in the {scan} direction")
+_SCAN = Templates(
+    "The scan direction is {scan}", "It was scanned in the {scan} direction", "The sensor scanned in the {scan} direction"
+)
 _VIEW = Templates(
     "The sensor looked {off_nadir}° off nadir at a target azimuth of {azimuth}°",
     "The off-nadir angle is {off_nadir}° and the target azimuth {azimuth}°",

@@ -42,7 +42,7 @@ _COUNTS_LATER = (
     "The picture, taken from above, contains {counts}",
     "In this remote sensing image there {be} {counts}",
     "Seen from above, the scene contains {counts}",
-    "From above one can make out {counts}",
+    "A top-down view of {counts}",
 )
 _COUNTS_FIRST = ("{counts} can be seen from above", "{counts}, seen from overhead")
 _COUNTS = Templates(*_COUNTS_LATER, *_COUNTS_FIRST, forms=("be",))
@@ -275,16 +275,15 @@ def _sizes(groups: Mapping[Noun, Sequence[Region]], frame: Frame, dice: Dice) ->
     if frame.gsd_m is None:
         return
     for noun, members in groups.items():
-        lengths = [length for region in members if (length := _sides_m(region, frame)) is not None]
-        if len(lengths) != len(members) or not noun.countable:
+        sides = _sides_m(members[0], frame) if noun.countable else None
+        if sides is None:
             continue
-        if len(lengths) == 1:
-            long_m, short_m = lengths[0]
-            long, across = ("long", "in length") if long_m > 1.3 * short_m else ("wide", "across")
-            yield _SIZE.fill(dice, {"who": f"the {noun.one}", "metres": rounded_metres(long_m)}, long=long, across=across)
-        elif len({rounded_metres(long_m) for long_m, _ in lengths}) == 1 and lengths[0][0] > 1.3 * lengths[0][1]:
-            metres = rounded_metres(lengths[0][0])
-            yield _SIZES.fill(dice, {"who": f"the {number(len(lengths))} {noun.many}", "metres": metres})
+        metres, is_long = rounded_metres(sides[0]), sides[0] > 1.3 * sides[1]
+        if len(members) == 1:
+            long, across = ("long", "in length") if is_long else ("wide", "across")
+            yield _SIZE.fill(dice, {"who": f"the {noun.one}", "metres": metres}, long=long, across=across)
+        elif is_long and all((other := _sides_m(region, frame)) and rounded_metres(other[0]) == metres for region in members):
+            yield _SIZES.fill(dice, {"who": f"the {number(len(members))} {noun.many}", "metres": metres})
 
 
 def _sides_m(region: Region, frame: Frame) -> tuple[float, float] | None:

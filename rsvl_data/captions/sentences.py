@@ -9,7 +9,7 @@ _ABBREVIATIONS = frozenset(
     "approx. ave. blvd. ca. cf. co. dept. dr. e.g. est. etc. fig. ft. gov. hwy. i.e. inc. jr. lat. lon. ltd. mr. mrs. ms. mt. no. nr. pop. "
     "prof. rd. sq. sr. st. ste. vs.".split()
 )
-_INITIALS = re.compile(r"(?:^|[^a-z])[a-z]\.$", re.IGNORECASE)  # "J. Smith", "D.C. United"
+_INITIALS = re.compile(r"(?:^|[^a-z0-9])[a-z]\.$", re.IGNORECASE)  # "J. Smith", "D.C. United"; not "zone 18T." or "2.60m."
 
 
 def sentences(text: str) -> list[str]:
@@ -19,7 +19,7 @@ def sentences(text: str) -> list[str]:
     for joint in _END.finditer(text):
         before = text[start : joint.start()].rstrip()
         last = before.rpartition(" ")[2].lstrip("(\"'")
-        if last.lower() in _ABBREVIATIONS or (_INITIALS.search(last) and not last[:-2].isdigit()):
+        if last.lower() in _ABBREVIATIONS or _INITIALS.search(last):
             continue
         parts.append(text[start : joint.end()].strip())
         start = joint.end()
