@@ -155,9 +155,12 @@ def number_in_range(value: Any, low: float, high: float) -> float | None:
     return float(value) if low <= value <= high else None
 
 
-def metres(value: float, preset: Preset) -> str:
-    """Three digits and no exponent, or two decimals."""
-    return f"{value:.2f}" if preset == "rs5m" else f"{float(f'{value:.3g}'):.15g}"
+def distance(metres: float, preset: Preset) -> str:
+    """ "0.31 m", "20.1 km": three digits and no exponent. "0.31 m", "20055.00 m": two decimals."""
+    if preset == "rs5m":
+        return f"{metres:.2f} m"
+    value, unit = (metres / 1000, "km") if metres >= 1000 else (metres, "m")
+    return f"{float(f'{value:.3g}'):.15g} {unit}"
 
 
 def degrees(value: float, preset: Preset) -> str:

@@ -23,7 +23,7 @@ from rsvl_data.captions.geo_words import (
     climate_words,
     country_words,
     degrees,
-    metres,
+    distance,
     number_in_range,
     percent,
     plain_name,
@@ -130,15 +130,15 @@ _SATELLITE_SENSOR = Templates(
     "This satellite image was acquired by {platform}",
 )
 _RESOLUTION = Templates(
-    "At {gsd} m per pixel, it covers about {extent} of ground",
-    "The ground sample distance is {gsd} m, and the image covers about {extent}",
-    "Each pixel is {gsd} m on the ground, the whole image about {extent}",
-    "The image spans about {extent} on the ground at {gsd} m per pixel",
-    "The ground sample distance is {gsd} m",
-    "Each pixel covers {gsd} m on the ground",
-    "The spatial resolution is {gsd} m per pixel",
-    "It is sampled at {gsd} m per pixel",
-    "One pixel stands for {gsd} m on the ground",
+    "At {gsd} per pixel, it covers about {extent} of ground",
+    "The ground sample distance is {gsd}, and the image covers about {extent}",
+    "Each pixel is {gsd} on the ground, the whole image about {extent}",
+    "The image spans about {extent} on the ground at {gsd} per pixel",
+    "The ground sample distance is {gsd}",
+    "Each pixel covers {gsd} on the ground",
+    "The spatial resolution is {gsd} per pixel",
+    "It is sampled at {gsd} per pixel",
+    "One pixel stands for {gsd} on the ground",
 )
 _UTM = Templates(
     "The scene lies in UTM zone {utm}",
@@ -210,6 +210,10 @@ class Told:
     label: str | None = None
     preset: Preset = "plain"
 
+    def holds(self, fact: str) -> bool:
+        """Whether the picture is narrow enough for it; taken for granted where its scale is not known."""
+        return (self.geo.gsd_m or 0) * max(self.frame.width_px, self.frame.height_px) <= 1000 * _WIDEST_KM[fact]
+
     def extra(self, name: str) -> Any:
         return (self.geo.model_extra or {}).get(name)
 
@@ -222,7 +226,7 @@ def metadata_texts(told: Told, dice: Dice, groups: Sequence[str] | None = None) 
 
 def _place(told: Told, dice: Dice) -> str:
     facts = {"where": _where(told.geo, dice), "season": season_words(told.geo, told.preset)}
-    known = {name: words for name, words in facts.items() if words}
+    known = {name: words for name, words in facts.items() if words and told.holds(name)}
     if not known:
         return ""
     if told.label is not None and has_words(told.label):
@@ -243,7 +247,7 @@ def _where(geo: Geo, dice: Dice) -> str | None:
 
 
 def _climate(told: Told, dice: Dice) -> str:
-    words = climate_words(told.geo.climate_zone)
+    words = climate_words(told.geo.climate_zone) if told.holds("climate") else None
     return _CLIMATE.fill(dice, {"climate": words}) if words else ""
 
 
@@ -270,9 +274,9 @@ def _sensor(told: Told, dice: Dice) -> str:
 
 
 def _resolution(told: Told, dice: Dice) -> str:
-    if told.geo.gsd_m is None or metres(told.geo.gsd_m, told.preset) == "0.00":
+    if told.geo.gsd_m is None or distance(told.geo.gsd_m, told.preset) == "0.00 m":
         return ""
-    facts = {"gsd": metres(told.geo.gsd_m, told.preset)}
+    facts = {"gsd": distance(told.geo.gsd_m, told.preset)}
     if told.preset == "plain":
         facts["extent"] = extent_words(told.frame.width_px * told.geo.gsd_m, told.frame.height_px * told.geo.gsd_m)
     return _RESOLUTION.fill(dice, facts)
@@ -286,7 +290,7 @@ def extent_words(width_m: float, height_m: float) -> str:
 
 
 def _utm(told: Told, dice: Dice) -> str:
-    zone = told.geo.utm_zone.strip() if told.geo.utm_zone else ""
+    zone = told.geo.utm_zone.strip() if told.geo.utm_zone and told.holds("utm") else ""
     return _UTM.fill(dice, {"utm": zone}) if re.fullmatch(r"([1-9]|[1-5]\d|60)[A-Z]", zone) else ""
 
 
@@ -323,6 +327,8 @@ _GROUPS: dict[str, Callable[[Told, Dice], str]] = {
     "view": partial(_angles, templates=_VIEW, fields=_VIEW_FIELDS),
     "sun": partial(_angles, templates=_SUN, fields=_SUN_FIELDS),
 }
+# The widest picture of which a fact of its middle still holds. A disk of the Earth has no climate zone.
+_WIDEST_KM = {"climate": 100, "where": 200, "utm": 500, "season": 1500}
 # In the order in which a caption that is too long loses them, last first.
 PRESET_GROUPS: dict[Preset, tuple[str, ...]] = {
     "plain": ("place", "climate", "time", "resolution", "sensor", "clouds", "utm", "view", "sun", "scan"),

@@ -2,6 +2,7 @@ import csv
 import random
 
 import pytest
+from colour_source import ColourSource
 from open_clip.tokenizer import SimpleTokenizer
 
 from rsvl_data.captions.budget_report import budget_report, captions_of_rs5m_text
@@ -12,11 +13,13 @@ from rsvl_data.captions.labels import label_sentences
 from rsvl_data.captions.metadata import metadata_sentences
 from rsvl_data.captions.sentences import as_sentences
 from rsvl_data.errors import OptionError
+from rsvl_data.pipeline import BuildOptions, build
 from rsvl_data.sample import Caption, Geo, Sample
 
 TEXTS = [
-    "a river", "", "Two ships, 12 docks & a pier.", "AT&amp;T tower", "off-nadir: 27.80°", "São Paulo's port", "schÃ¶n", "x" * 300, "it's 5'11\"",
-    "a  b\tc\nd", "船が二隻ある。", "emoji 🚢!", "e.g. 3.5km", "\x1b[31mred", "ﬁeld", "<end_of_text> x", "don’t “quote” it…", "27.80°° 5°",
+    "a river", "", "Two ships, 12 docks & a pier.", "AT&amp;T tower", "off-nadir: 27.80°", "São Paulo's port", "schÃ¶n", "x" * 300,
+    "it's 5'11\"", "a  b\tc\nd", "船が二隻ある。",
+    "emoji 🚢!", "e.g. 3.5km", "\x1b[31mred", "ﬁeld", "<end_of_text> x", "don’t “quote” it…", "27.80°° 5°",
 ]  # fmt: skip
 FACTS = [
     Caption(text="The sun elevation is 41.3°. Its UTM zone is 55S.", kind="meta"),
@@ -149,6 +152,22 @@ def test_from_label_and_metadata_to_one_caption():
     )
     assert {c.kind for c in out.captions} == {"composed", "vlm", "label", "meta"} and out.captions[2].source == RULE_SOURCE
     assert text.lower().count("airport") == 1, "the place names it"
+
+
+def test_a_built_dataset_has_the_same_bytes_for_any_number_of_workers(tmp_path):
+    """And KEY.txt, the default caption, is the composed one."""
+    stages = [label_sentences(count=2), metadata_sentences(), compose_captions()]
+    for workers in (1, 2):
+        options = BuildOptions(out=tmp_path / str(workers), samples_per_shard=4, workers=workers, val=0, test=0)
+        dataset = build(ColourSource(num=12), stages, options, recipe="test")
+    one, two = (sorted((tmp_path / str(workers) / "data").glob("*.tar")) for workers in (1, 2))
+    assert len(one) == 3 and [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+    assert all(sample.captions[0].kind == "composed" for sample in dataset.samples("train"))
+    assert [stage["name"] for stage in dataset.manifest["stages"]][1:] == [
+        "label_sentences",
+        "metadata_sentences",
+        "compose_captions",
+    ]
 
 
 # --- how much is cut

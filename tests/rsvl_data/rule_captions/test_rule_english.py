@@ -31,7 +31,8 @@ from rsvl_data.captions.english import listed, noun_of_label, number, plural, se
         ("parking_lot_or_garage", "a parking lot or garage", "one parking lot or garage", "three parking lots or garages"),
         ("debris_or_rubble", "debris or rubble", "one area of debris or rubble", "three areas of debris or rubble"),
         ("sea and ocean", "sea and ocean", "one area of sea and ocean", "three areas of sea and ocean"),
-        ("single-unit_residential", "a single-unit residential building", "one single-unit residential building", "three single-unit residential buildings"),
+        ("single-unit_residential", "a single-unit residential building", "one single-unit residential building",
+         "three single-unit residential buildings"),
     ],
 )  # fmt: skip
 def test_nouns(label, phrase, one, three):

@@ -71,7 +71,8 @@ def test_a_large_ignored_part_is_said_and_shares_are_of_the_rest():
 
 @pytest.mark.parametrize(
     ("share", "words"),
-    [(0.1, "about a tenth"), (0.33, "about a third"), (0.5, "about half"), (0.66, "about two thirds"), (0.42, "about 40 percent"), (0.044, "about 4 percent"), (0.002, "less than one percent")],
+    [(0.1, "about a tenth"), (0.33, "about a third"), (0.5, "about half"), (0.66, "about two thirds"), (0.42, "about 40 percent"),
+     (0.044, "about 4 percent"), (0.002, "less than one percent")],
 )  # fmt: skip
 def test_shares_in_words(share, words):
     assert share_words(share) == words
@@ -172,7 +173,7 @@ def test_regions_know_how_many_things_there_are():
 
 def test_samples_without_a_mask_pass():
     sample = Sample(key="k", width=4, height=4, sha256="0" * 64)
-    assert list(land_cover_sentences(LEGEND).run([sample]))[0].captions == []
+    assert next(iter(land_cover_sentences(LEGEND).run([sample]))).captions == []
 
 
 def test_real_masks(shared):

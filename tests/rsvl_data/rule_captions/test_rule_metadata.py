@@ -12,7 +12,7 @@ from rsvl_data.captions.geo_words import (
     climate_words,
     country_words,
     degrees,
-    metres,
+    distance,
     plain_name,
     season_words,
 )
@@ -73,7 +73,7 @@ def numbers_of(facts, preset):
     """Every number that may be told, written down once more from the facts."""
     allowed = set()
     if "acquired" in facts:
-        year, month, day = facts["acquired"][:10].split("-")
+        year, _, day = facts["acquired"][:10].split("-")
         allowed |= {year, str(int(day))}
         if "T" in facts["acquired"]:
             hour, minute = facts["acquired"][11:16].split(":")
@@ -151,8 +151,8 @@ def test_season_follows_position_and_date_before_the_record():
 @pytest.mark.parametrize(
     ("country", "alone", "words"),
     [("United States", True, "the United States"), ("United States", False, "United States"), ("Netherlands", True, "the Netherlands"),
-     ("Czech Republic", True, "the Czech Republic"), ("France", True, "France"), ("DE", True, None), ("UK", True, "the UK"), (None, True, None),
-     ("Solomon Islands", True, "the Solomon Islands")],
+     ("Czech Republic", True, "the Czech Republic"), ("France", True, "France"), ("DE", True, None), ("UK", True, "the UK"),
+     (None, True, None), ("Solomon Islands", True, "the Solomon Islands")],
 )  # fmt: skip
 def test_countries(country, alone, words):
     assert country_words(country, alone=alone) == words
@@ -187,7 +187,7 @@ def test_number_formats_of_rs5m(shared):
         facts, filled = case["input"], case["filled"].split("|")
         moment = Moment.parse(facts["timestamp"])
         assert f"{moment.time('rs5m')}, {moment.date('rs5m')}" == filled[6]
-        assert metres(facts["multi_resolution_dbl"], "rs5m") == filled[4]
+        assert distance(facts["multi_resolution_dbl"], "rs5m") == f"{filled[4]} m"
         assert (
             degrees(facts["target_azimuth_dbl"], "rs5m") == filled[9]
             and degrees(facts["off_nadir_angle_dbl"], "rs5m") == filled[10]
@@ -206,6 +206,19 @@ def test_climates_in_words():
 def test_names_that_can_stand_in_a_sentence():
     assert plain_name("  New \n York ") == "New York"
     assert [plain_name(name) for name in ("", "12", "a{b}", "<i>", "x\0", "y" * 81, None)] == [None] * 7
+
+
+def test_a_fact_of_the_middle_is_not_told_of_a_disk_of_the_earth():
+    for gsd_m, told in ((100, ["Canberra", "oceanic", "55S", "winter"]), (300, ["Canberra", "55S", "winter"]), (600, ["55S", "winter"]),
+                        (1200, ["winter"]), (20055, [])):  # fmt: skip
+        text = " ".join(texts(FULL | {"gsd_m": gsd_m}))
+        assert [word for word in ("Canberra", "oceanic", "55S", "winter") if word in text] == told
+    assert "Canberra" in " ".join(texts({name: value for name, value in FULL.items() if name != "gsd_m"}))
+
+
+def test_distances():
+    assert [distance(metres, "plain") for metres in (0.305, 10, 300.04, 20055)] == ["0.305 m", "10 m", "300 m", "20.1 km"]
+    assert distance(20055, "rs5m") == "20055.00 m"
 
 
 def test_extents():
