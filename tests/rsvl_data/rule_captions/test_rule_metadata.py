@@ -198,6 +198,13 @@ def test_number_formats_of_rs5m(shared):
         assert (str(moment.day), MONTHS[moment.month - 1], str(moment.year), str(moment.hour)) == (day, month, year, hour)
 
 
+def test_only_no_clouds_are_no_clouds():
+    clear = re.compile("no clouds|cloud-free|clear")
+    for value, is_clear in ((0, True), (0.04, False), (3, False), (100, False)):
+        told = {text for key in range(30) for text in texts({"cloud_cover_percent": value}, key=str(key))}
+        assert told and all(bool(clear.search(text)) is is_clear for text in told)
+
+
 def test_climates_in_words():
     assert climate_words("Cfb") == "temperate oceanic" and climate_words(" EF ") == "ice cap" and climate_words("14") is None
     assert len(CLIMATES) == 31

@@ -132,6 +132,8 @@ def test_neighbours_are_counted():
     assert any(re.match("Two of the three ships are .* the harbor", text) for text in said)
     assert any(re.match("The ship is .* the harbor", text) for text in all_texts([pier, ships[0]]))
     assert not any("next to" in text or "beside" in text for text in all_texts([pier, ships[2]]))
+    one = {text for text in all_texts([pier, *ships[1:]]) if text.startswith("One of the two ships")}
+    assert one and all(text.startswith("One of the two ships is ") for text in one)
 
 
 def test_north_is_said_only_where_it_is_known():
