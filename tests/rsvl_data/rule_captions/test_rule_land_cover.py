@@ -143,6 +143,18 @@ def test_places():
     )
 
 
+def test_most_is_said_of_ground_and_not_of_things():
+    """A mask gives areas: 90 % of the area of buildings need not be most of the buildings."""
+    for cover, said in ((4, True), (2, False)):
+        ids = np.full((40, 40), 7, np.uint8)
+        ids[:9, :10] = cover
+        ids[30, 30:] = cover
+        assert any("upper left" in text for text in all_texts(ids)) is said
+    ids = np.full((40, 40), 7, np.uint8)
+    ids[:10, :10] = ids[30:, 30:] = 4
+    assert not any("upper left" in text or " half" in text for text in all_texts(ids)), "half of the water is not most of it"
+
+
 def run(ids, mask=LEGEND, regions=(), **options):
     sample = Sample(
         key="k", width=ids.shape[1], height=ids.shape[0], sha256="0" * 64, mask=encode_mask(ids), regions=list(regions)
