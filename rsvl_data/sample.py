@@ -11,9 +11,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+# `composed` joins several captions into one; `top` and `rotation` are choices among candidates (rsvl_data/ranking).
 CaptionKind = Literal[
-    "human", "alt", "label", "boxes", "mask", "meta", "vlm", "short", "long", "translation", "top", "rotation"
-]  # top and rotation are choices among candidates, see rsvl_data/ranking
+    "human", "alt", "label", "boxes", "mask", "meta", "vlm", "short", "long", "translation", "composed", "top", "rotation"
+]
 Season = Literal["spring", "summer", "autumn", "winter"]
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from rsvl_data.caption_text import BadCaption, clean_caption
-from rsvl_data.captions import label_captions
+from rsvl_data.captions.labels import label_captions
 from rsvl_data.images import ImageSuffix, UnreadableImage, to_stored
 from rsvl_data.sample import Caption, Geo, Provenance, Region, Sample, content_key
 from rsvl_data.splits import given_split as given_split

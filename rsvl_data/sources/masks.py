@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rsvl_data.captions_from_objects import caption_of_classes
+from rsvl_data.captions.land_cover import caption_of_classes
 from rsvl_data.errors import DataError
 from rsvl_data.images import ImageSuffix
 from rsvl_data.mask_files import (

@@ -27,7 +27,7 @@ from rsvl_data.boxes import (
     is_bow_tie,
     polygon_area,
 )
-from rsvl_data.captions_from_objects import caption_of_objects
+from rsvl_data.captions.objects import caption_of_objects
 from rsvl_data.images import READABLE_FORMATS, READABLE_SUFFIXES, ImageSuffix, UnreadableImage, to_stored
 from rsvl_data.sources.base import Entry, make_sample
 from rsvl_data.stage import Dropped, Outcome
