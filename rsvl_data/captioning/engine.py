@@ -5,6 +5,7 @@ An engine has two lives. Its options are a small frozen dataclass that travels t
 """
 
 import atexit
+import base64
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -68,6 +69,16 @@ class Failure:
 
 Reply = list[Answer] | Failure
 """At least one answer, and at most as many as asked for."""
+
+
+def user_message(request: Request) -> list[dict[str, Any]]:
+    """In the form of OpenAI's chats: one turn of the user, the image before the text; every chat template knows that."""
+    content: list[dict[str, Any]] = [{"type": "text", "text": request.text}]
+    if request.image is not None:
+        kind = "png" if request.image.startswith(b"\x89PNG") else "jpeg"
+        url = f"data:image/{kind};base64,{base64.b64encode(request.image).decode()}"
+        content.insert(0, {"type": "image_url", "image_url": {"url": url}})
+    return [{"role": "user", "content": content}]
 
 
 class RunningEngine(Protocol):

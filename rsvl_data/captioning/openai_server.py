@@ -10,7 +10,6 @@ the key stands in one environment variable and must not come back in an error me
 """
 
 import asyncio
-import base64
 import email.utils
 import json
 import logging
@@ -23,7 +22,7 @@ from typing import Any, Literal
 
 import httpx
 
-from rsvl_data.captioning.engine import Answer, Failure, Reply, Request
+from rsvl_data.captioning.engine import Answer, Failure, Reply, Request, user_message
 from rsvl_data.errors import EngineError, OptionError
 from rsvl_data.sample import TextSource
 
@@ -129,7 +128,7 @@ class RunningServers:
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
 
     def submit(self, request: Request) -> Future[Reply]:
-        messages = _messages(request)  # coded here, in the caller's thread: the loop has many to serve
+        messages = json.dumps(user_message(request)).encode()  # coded here, in the caller's thread: the loop has many to serve
         return asyncio.run_coroutine_threadsafe(self._answer(request, messages), self._loop)
 
     def close(self) -> None:
@@ -288,19 +287,6 @@ class RunningServers:
             raise _Refused(Failure(f"http_{status}", detail))
         wait_s = _retry_after_s(response.headers.get("Retry-After"))
         raise _TryAgain(f"http_{status}", detail, wait_s=wait_s, of_the_server=status >= 500)
-
-
-def _messages(request: Request) -> bytes:
-    """One turn of the user, the image before the text: every chat template knows that."""
-    content: list[dict[str, Any]] = [{"type": "text", "text": request.text}]
-    if request.image is not None:
-        content.insert(0, {"type": "image_url", "image_url": {"url": data_url(request.image)}})
-    return json.dumps([{"role": "user", "content": content}]).encode()
-
-
-def data_url(image: bytes) -> str:
-    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def _fields(request: Request, options: OpenAIServer, num: int, seed: int) -> dict[str, Any]:
