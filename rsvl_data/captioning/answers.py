@@ -53,7 +53,7 @@ class BadAnswer:
 
 _CANNOT = r"(?:can(?:no|['’]|)t|am (?:unable|not able)|['’]?m (?:unable|not able)|do(?: not|n['’]t))"
 _REFUSALS = (
-    r"^\W*(?:i(?:['’]m|am)? (?:very |really )?)?sorry\b",
+    r"^\W*(?:i(?:['’]m| am) (?:very |really )?)?sorry\b",
     r"^\W*i apologi[sz]e",
     rf"^\W*(?:unfortunately,? )?i {_CANNOT}",
     r"^\W*as an? (?:ai|artificial|language|large|vision)\b|\bas an ai\b",

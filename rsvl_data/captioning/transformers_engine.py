@@ -56,12 +56,12 @@ class RunningTransformers:
         device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         try:
             self._processor = transformers.AutoProcessor.from_pretrained(options.model, revision=options.revision)
-            model = transformers.AutoModelForImageTextToText.from_pretrained(
+            model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
                 options.model, revision=options.revision, dtype=options.dtype
             )
         except (OSError, ValueError) as error:
             raise EngineError(f"transformers cannot load {options.model}: {error}") from error
-        self._model: Any = model.to(torch.device(device)).eval()
+        self._model = model.to(device).eval()
         self._processor.tokenizer.padding_side = "left"  # the answer must follow the prompt without a gap
         if self._processor.tokenizer.pad_token_id is None:
             self._processor.tokenizer.pad_token = self._processor.tokenizer.eos_token
