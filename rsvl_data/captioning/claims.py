@@ -23,7 +23,7 @@ _NOT_A_YEAR = re.compile(
 )
 _COORDINATES = re.compile(
     r"-?\d{1,3}(?:\.\d+)?\s*°\s*(?:\d{1,2}\s*['′]\s*)?(?:\d{1,2}(?:\.\d+)?\s*[\"″]\s*)?[NSEW]\b"
-    r"|\b\d{1,3}(?:\.\d+)?\s*(?:degrees?|deg)\s*(?:north|south|east|west|[NSEW]\b)"
+    r"|\b\d{1,3}(?:\.\d+)?\s*(?:degrees?|deg)\b\s*(?:north|south|east|west|[NSEW]\b)"
     r"|\b(?:lat(?:itude)?|lon(?:gitude)?)\b\W{0,3}(?:is|of|at)?\W{0,3}-?\d"
     r"|(?<![\d.])\(?-?\d{1,2}\.\d{3,}\s*,\s*-?\d{1,3}\.\d{3,}",
     re.IGNORECASE,

@@ -164,11 +164,11 @@ class _DrawEachRow(transformers.LogitsProcessor):
         sampling = draws[0].sampling
         self._warpers = transformers.LogitsProcessorList()
         if sampling.temperature > 0:
-            self._warpers.append(transformers.TemperatureLogitsWarper(sampling.temperature))
+            self._warpers.append(transformers.TemperatureLogitsWarper(float(sampling.temperature)))
         if sampling.top_k is not None:
             self._warpers.append(transformers.TopKLogitsWarper(sampling.top_k))
         if sampling.top_p < 1:
-            self._warpers.append(transformers.TopPLogitsWarper(sampling.top_p))
+            self._warpers.append(transformers.TopPLogitsWarper(float(sampling.top_p)))
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         scores = self._warpers(input_ids, scores.float())

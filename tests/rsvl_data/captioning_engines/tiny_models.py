@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 WORDS = "a the of in and with near field road river forest water roof tree ship runway green brown small large two three".split()
@@ -31,8 +32,9 @@ def _tokenizer(**named: str) -> transformers.PreTrainedTokenizerFast:
     )
 
 
-def save_llava(folder: Path, *, max_positions: int = 1024) -> Path:
-    """A chat model: CLIP's vision tower and Llama's decoder, as LLaVA 1.5 joins them."""
+def save_llava(folder: Path, *, for_vllm: bool = False) -> Path:
+    """A chat model: CLIP's vision tower and Llama's decoder, as LLaVA 1.5 joins them. vLLM 0.32 wants its vision weights under the
+    names of LLaVA's own checkpoints."""
     torch.manual_seed(0)
     tokenizer = _tokenizer(image_token="<image>")
     image_token = tokenizer.convert_tokens_to_ids("<image>")
@@ -46,7 +48,7 @@ def save_llava(folder: Path, *, max_positions: int = 1024) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
-        max_position_embeddings=max_positions,
+        max_position_embeddings=1024,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=3,
@@ -68,6 +70,10 @@ def save_llava(folder: Path, *, max_positions: int = 1024) -> Path:
     )  # fmt: skip
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    if for_vllm:
+        weights = load_file(folder / "model.safetensors")
+        renamed = {name.replace("vision_tower.", "vision_tower.vision_model."): tensor for name, tensor in weights.items()}
+        save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
