@@ -28,6 +28,7 @@ from rsvl_data.sample import TextSource
 
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _MISCONFIGURED = frozenset({401, 403, 404})  # the next request would fare no better
+_LOADING = frozenset({502, 503, 504})
 _MAX_DETAIL_CHARS = 500
 log = logging.getLogger(__name__)
 
@@ -155,12 +156,13 @@ class RunningServers:
         await self._client.aclose()
 
     async def _await_ready(self, server: _Server) -> None:
-        """A server that is still loading refuses connections; whatever it answers once it listens, it is up."""
+        """A server that is still loading refuses connections, and the gateway before it says 502 to 504; any other answer means that it
+        is up (`transformers serve` says 500 where it has no cache of the Hub to list)."""
         deadline = time.monotonic() + self._options.ready_s
         while not server.ready:
             try:
                 async with asyncio.timeout(10):
-                    server.ready = (await self._client.get(f"{server.url}/models")).status_code < 500
+                    server.ready = (await self._client.get(f"{server.url}/models")).status_code not in _LOADING
             except (httpx.HTTPError, TimeoutError):
                 pass
             if not server.ready and time.monotonic() >= deadline:

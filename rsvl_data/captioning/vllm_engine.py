@@ -57,7 +57,11 @@ class RunningVllm:
             import vllm
         except ImportError as error:
             raise OptionError("the vllm engine needs vLLM: pip install 'rsvl[vllm]', in an environment of its own") from error
-        self._vllm = vllm
+        try:
+            from vllm.exceptions import VLLMClientError
+        except ImportError:  # older releases raise ValueError alone
+            VLLMClientError = ValueError
+        self._vllm, self._refusals = vllm, (ValueError, VLLMClientError)
         self._llm = vllm.LLM(
             model=options.model,
             revision=options.revision,
@@ -84,7 +88,7 @@ class RunningVllm:
             outputs = self._llm.chat(
                 [user_message(request) for request in requests], [self._params(request) for request in requests], use_tqdm=False
             )
-        except ValueError as error:
+        except self._refusals as error:
             if len(requests) == 1:
                 return [Failure("engine_refused", str(error))]
             return [reply for request in requests for reply in self._chat([request])]

@@ -37,7 +37,9 @@ def caption(number: int, seed: int = 0) -> str:
 
 
 def completion(*texts: str | None, finish: str = "stop") -> bytes:
-    choices = [{"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": finish} for i, text in enumerate(texts)]
+    choices = [
+        {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": finish} for i, text in enumerate(texts)
+    ]
     return json.dumps({"object": "chat.completion", "choices": choices}).encode()
 
 
@@ -81,6 +83,8 @@ class ChatServer:
     headers: list[str] = field(default_factory=list)
     moments_s: list[float] = field(default_factory=list)
     delay_s: float = 0.0
+    probes: Iterator[str] = field(default_factory=lambda: iter(()))
+    """what GET says, in turn; a server of transformers without a cache says 500"""
     open_now: int = 0
     open_most: int = 0
     loop: Any = None
@@ -99,7 +103,7 @@ class ChatServer:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             if head.startswith("GET"):
-                writer.write(http(b'{"data": []}'))
+                writer.write(http(b"", next(self.probes, "500 No cache")))
                 return
             length = next(int(line.split(":")[1]) for line in head.splitlines() if line.lower().startswith("content-length"))
             await self._answer(head, json.loads(await reader.readexactly(length)), writer)

@@ -10,5 +10,3 @@ def server():
     with serve() as double:
         yield double
         close_engines()
-
-

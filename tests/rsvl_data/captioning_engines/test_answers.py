@@ -92,7 +92,9 @@ def test_every_rule_changes_what_is_taken():
     text = "A river and a field."
     assert judged(text) == [text] and judged(text, rules=AnswerRules(min_words=6)) == "answer_too_short"
     assert judged(text, rules=AnswerRules(max_words=4)) == "answer_too_long"
-    assert judged(text, finish="length") == "answer_cut" and judged(text, finish="length", rules=AnswerRules(allow_cut=True)) == [text]
+    assert judged(text, finish="length") == "answer_cut" and judged(text, finish="length", rules=AnswerRules(allow_cut=True)) == [
+        text
+    ]
     text = "The fields near Paris in the summer of 2019."
     assert judged(text) == "claims_date" and judged(text, rules=AnswerRules(allow_claims=True)) == [text]
     assert judged(text, rules=AnswerRules(allow_claims=True, allow_places=False)) == "claims_place"
@@ -215,7 +217,10 @@ SENTENCES = {
     "es": ["Un gran aeropuerto con dos pistas cerca de la costa.", "Hay varios barcos junto al muelle y el agua es verde."],
     "pt": ["Um grande aeroporto com duas pistas ao lado da costa.", "Há vários barcos no cais e a água é verde."],
     "it": ["Un grande aeroporto con due piste vicino alla costa.", "Ci sono alcuni battelli lungo il molo della città."],
-    "nl": ["Een grote luchthaven met twee startbanen aan de kust.", "Er liggen enkele boten naast de pier en het water is groen."],
+    "nl": [
+        "Een grote luchthaven met twee startbanen aan de kust.",
+        "Er liggen enkele boten naast de pier en het water is groen.",
+    ],
     "ru": ["Большой аэропорт с двумя взлётными полосами у побережья."],
     "zh": ["海岸附近有一个带两条跑道的大型机场。", "码头旁停着几艘船"],
     "ja": ["海岸の近くに二本の滑走路がある大きな空港。"],

@@ -85,7 +85,9 @@ def test_an_engine_starts_once_a_process():
     close_engines()
 
 
-@pytest.mark.parametrize("wrong", [{"num_candidates": 0}, {"max_tokens": 0}, {"top_k": 0}, {"temperature": -1}, {"top_p": 0}, {"top_p": 1.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"num_candidates": 0}, {"max_tokens": 0}, {"top_k": 0}, {"temperature": -1}, {"top_p": 0}, {"top_p": 1.5}]
+)
 def test_bad_sampling(wrong):
     with pytest.raises(OptionError):
         Sampling(**wrong)

@@ -101,7 +101,8 @@ def test_a_refusal_for_another_reason_leaves_the_schema_on(server):
     server.behave(0, sends(http(b"too long", "400 Bad")))
     server.behave(1, says("yes"))
     with started(server) as engine:
-        assert [ask(engine, request(number, schema=SCHEMA))[0] for number in (0, 1)][0].reason == "http_400"
+        replies = [ask(engine, request(number, schema=SCHEMA))[0] for number in (0, 1)]
+    assert replies[0].reason == "http_400" and replies[1] == [Answer("yes", "stop")]
     assert "response_format" in server.bodies[-1]
     assert server.bodies[-1]["response_format"]["json_schema"]["schema"] == SCHEMA
 
@@ -151,7 +152,10 @@ def test_servers_share_evenly_and_a_dead_one_is_left_alone():
 
 def test_no_server_left_is_an_error_that_says_so(server):
     server.behave(0, sends(http(b"", "500 Oops")))
-    with started(server, server_failures=2) as engine, pytest.raises(EngineError, match="none of the servers .* answers; start them"):
+    with (
+        started(server, server_failures=2) as engine,
+        pytest.raises(EngineError, match="none of the servers .* answers; start them"),
+    ):
         ask(engine, request())
 
 
@@ -166,6 +170,14 @@ def test_a_server_may_come_up_late():
     with serve(port):
         assert future.result(10) == OK
         engine.close()
+
+
+def test_a_gateway_before_a_server_that_loads_is_waited_for(server):
+    server.probes = iter(["502 Loading"])
+    begun = time.monotonic()
+    with started(server, ready_s=10) as engine:
+        assert ask(engine, request()) == [OK]
+    assert time.monotonic() - begun >= 0.9  # looked again after a second
 
 
 def test_a_server_that_never_comes_up(caplog):
@@ -187,7 +199,9 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_messages(server, mo
         assert reply.reason == "http_422" and "***" in reply.detail
         with pytest.raises(EngineError, match=r"401.*\*\*\*.*check --model, --base-urls and the key in \$MY_KEY") as raised:
             ask(engine, request(1))
-    assert all("Authorization: Bearer sk-secret-1" in head or "authorization: Bearer sk-secret-1" in head for head in server.headers)
+    assert all(
+        "Authorization: Bearer sk-secret-1" in head or "authorization: Bearer sk-secret-1" in head for head in server.headers
+    )
     assert "sk-secret" not in caplog.text + str(raised.value) + reply.detail + repr(engine.__dict__["_options"])
 
 
@@ -252,7 +266,9 @@ def test_bad_options(options, message):
 
 
 def test_what_stands_in_the_record():
-    engine = OpenAIServer(model="org/name", revision="abc", dialect="transformers", concurrency=5, base_urls=("http://a/v1", "http://b/v1"))
+    engine = OpenAIServer(
+        model="org/name", revision="abc", dialect="transformers", concurrency=5, base_urls=("http://a/v1", "http://b/v1")
+    )
     assert engine.source.model_dump() == {"engine": "transformers server", "model": "org/name", "revision": "abc"}
     assert engine.num_parallel == 10
     assert hash(engine) == hash(pickle.loads(pickle.dumps(engine)))

@@ -38,7 +38,9 @@ def block_of(text: str) -> str:
 def test_words_of_others_cannot_leave_their_block(injection):
     text = injection.replace("\x1b", "").encode("utf-16", "surrogatepass").decode("utf-16")
     region = Region(bbox=(0, 0, 8, 8), category=text)
-    record = sample(0, label="a " + text, captions=[Caption(text=text, kind="alt")], regions=[region], geo=Geo(place=text, country=text))
+    record = sample(
+        0, label="a " + text, captions=[Caption(text=text, kind="alt")], regions=[region], geo=Geo(place=text, country=text)
+    )
     rendered = replace(PROMPTS["rs-gaia"], facts=ALL).render(record)
     block = block_of(rendered)
     assert rendered.count("<data>") == 2 and rendered.count("</data>") == 2  # once told of, once used
@@ -48,7 +50,13 @@ def test_words_of_others_cannot_leave_their_block(injection):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.recursive(st.text(max_size=30) | st.integers() | st.booleans() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner), max_leaves=8))
+@given(
+    st.recursive(
+        st.text(max_size=30) | st.integers() | st.booleans() | st.none(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner),
+        max_leaves=8,
+    )
+)
 def test_quoting_is_json_and_closes_nothing(value):
     text = quoted(value)
     assert json.loads(text) == value
@@ -58,7 +66,11 @@ def test_quoting_is_json_and_closes_nothing(value):
 def test_facts_of_a_sample():
     regions = [Region(bbox=(0, 4, 8, 16), category="storage tank")] * (MAX_BOXES + 2)
     geo = Geo(lon=2.0, lat=48.0, gsd_m=0.3, acquired="2019-05-03", country="France", season="spring")
-    captions = [Caption(text="a port", kind="alt"), Caption(text="made by rule", kind="label"), Caption(text="x" * 5000, kind="human")]
+    captions = [
+        Caption(text="a port", kind="alt"),
+        Caption(text="made by rule", kind="label"),
+        Caption(text="x" * 5000, kind="human"),
+    ]
     record = sample(0, label="StorageTanks", regions=regions, geo=geo, captions=captions)
     facts = facts_of(record, ALL)
     assert facts["scene_class"] == "storage tanks"
@@ -86,7 +98,15 @@ def test_each_prompt_is_shown_what_it_names_and_no_more(fact):
 
 
 def test_the_library():
-    assert {"rs-generic-short", "rs-generic-long", "rs-grounded-label", "rs-grounded-boxes", "rs-grounded-metadata", "rs-gaia", "rs-rewrite-alt"} <= set(PROMPTS)
+    assert {
+        "rs-generic-short",
+        "rs-generic-long",
+        "rs-grounded-label",
+        "rs-grounded-boxes",
+        "rs-grounded-metadata",
+        "rs-gaia",
+        "rs-rewrite-alt",
+    } <= set(PROMPTS)
     assert len({prompt.hash for prompt in PROMPTS.values()}) == len(PROMPTS)
     for prompt in PROMPTS.values():
         assert prompt.record.id == f"{prompt.id}/{prompt.version}" and re.fullmatch("[0-9a-f]{64}", prompt.hash)
@@ -104,7 +124,9 @@ def test_the_hash_is_that_of_the_question():
     assert len({replace(prompt, **change).hash for change in changes} | {prompt.hash}) == 5
     assert replace(prompt, max_words=9).hash == prompt.hash  # a rule for answers, which the model is not told
     mine = prompt.reworded("What is seen?")
-    assert mine.record.id == "rs-generic-short-reworded/1" and mine.hash != prompt.hash and mine.render(sample(0)) == "What is seen?"
+    assert (
+        mine.record.id == "rs-generic-short-reworded/1" and mine.hash != prompt.hash and mine.render(sample(0)) == "What is seen?"
+    )
 
 
 # What each version asked. A changed word is a new version: give it the next number and its hash here.

@@ -33,7 +33,12 @@ def process(*words: str):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen([*words, "--port", str(port)], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [*words, "--host", "127.0.0.1", "--port", str(port)],
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         yield f"http://127.0.0.1:{port}/v1"
     finally:
@@ -52,7 +57,9 @@ def caption_samples(engine, store: Path, num: int = 6):
     rules = AnswerRules(allow_cut=True, check_language=False, min_words=1)
     options = CaptionOptions(store=store, sampling=SAMPLING, rules=rules, tries=1)
     left = []
-    stream, tallies = run_stages((sample(n) for n in range(num)), [caption_with(engine, SHORT, options)], lambda _, part: left.append(part))
+    stream, tallies = run_stages(
+        (sample(n) for n in range(num)), [caption_with(engine, SHORT, options)], lambda _, part: left.append(part)
+    )
     samples = list(stream)
     assert [s.key for s in samples] == [f"k{n:04d}" for n in range(num)]
     refused = sum(part.reason != "no_caption" for part in left)
@@ -65,7 +72,15 @@ def caption_samples(engine, store: Path, num: int = 6):
 @pytest.mark.serve
 def test_transformers_serve(tmp_path):
     model = save_llava(tmp_path / "llava")
-    words = (sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve", str(model), "--device", "cpu")
+    words = (
+        sys.executable,
+        "-c",
+        "from transformers.cli.transformers import main; main()",
+        "serve",
+        str(model),
+        "--device",
+        "cpu",
+    )
     with process(*words) as url:
         engine = OpenAIServer(model=str(model), base_urls=(url,), dialect="transformers", concurrency=2, ready_s=120)
         three = ask(engine)
@@ -109,7 +124,9 @@ def test_vllm_in_process(tmp_path, monkeypatch):
     assert ask(engine, sampling=Sampling(temperature=1.0, max_tokens=8, seed=6))[0].text == three[1].text
     shaped = ask(engine, json_schema=SCHEMA, sampling=Sampling(max_tokens=40))
     assert "".join(shaped[0].text.split()).startswith('{"captions')
-    futures = [running(engine).submit(Request(picture(1), text, SAMPLING)) for text in ("what is seen", "what " * 900, "what is seen")]
+    futures = [
+        running(engine).submit(Request(picture(1), text, SAMPLING)) for text in ("what is seen", "what " * 900, "what is seen")
+    ]
     good, refused, again = (future.result(300) for future in futures)
     assert good == again == three and refused.reason == "engine_refused" and "512" in refused.detail
     caption_samples(engine, tmp_path / "store")

@@ -76,7 +76,9 @@ def test_a_file_that_holds_a_cut_line_alone(tmp_path):
     assert [line["sample"] for line in read_answers(tmp_path)] == ["k0"]
 
 
-@pytest.mark.parametrize("damage", [b"\0\0\0\n", b"[1]\n", b'{"key": 1}\n', b"\xff\xfe\n", b'{"key": "a", "sample": "b", "answers": [{"x": 1}]}\n'])
+@pytest.mark.parametrize(
+    "damage", [b"\0\0\0\n", b"[1]\n", b'{"key": 1}\n', b"\xff\xfe\n", b'{"key": "a", "sample": "b", "answers": [{"x": 1}]}\n']
+)
 def test_a_damaged_line_is_skipped_and_told(tmp_path, caplog, damage):
     path = tmp_path / "a.jsonl"
     with AnswerStore(path) as store:

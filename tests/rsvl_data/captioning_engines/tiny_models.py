@@ -1,4 +1,4 @@
-"""Vision-language models of a few thousand random weights, saved as any model of transformers is. They write nonsense, and do it for real."""
+"""Vision-language models of a few thousand random weights, saved as any model is. They write nonsense, for real."""
 
 from pathlib import Path
 
@@ -39,7 +39,13 @@ def save_llava(folder: Path, *, for_vllm: bool = False) -> Path:
     tokenizer = _tokenizer(image_token="<image>")
     image_token = tokenizer.convert_tokens_to_ids("<image>")
     vision = transformers.CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8, projection_dim=32
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        projection_dim=32,
     )
     text = transformers.LlamaConfig(
         vocab_size=len(tokenizer),
