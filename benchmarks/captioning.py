@@ -2,9 +2,9 @@
 
 python -m benchmarks.captioning                 # writes benchmarks/results/captioning.json
 
-The engine sleeps instead of computing, as a GPU in another process looks from here, and answers `parallel` requests at once. Its time for an
-image is set to what preparing one takes on this machine, times `engine_over_preparing`: neither part is small, so a stage that does one
-after the other takes their sum. Then the same again from the store: no request.
+The engine sleeps instead of computing, as a GPU in another process looks from here, and answers `parallel` requests at once. For all
+images it takes what preparing them takes on this machine, times `engine_over_preparing`: neither part is small, so a stage that does
+one after the other takes their sum. Then the same again from the store: no request.
 """
 
 import hashlib

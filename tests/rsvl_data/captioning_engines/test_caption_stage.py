@@ -17,6 +17,7 @@ from chat_server import caption, completion, first, good, http, picture, sample,
 from colour_source import ColourSource
 from PIL import Image
 
+from rsvl_data.captioning import stage as stage_module
 from rsvl_data.captioning.answers import AnswerRules
 from rsvl_data.captioning.engine import Answer, Sampling, close_engines
 from rsvl_data.captioning.openai_server import OpenAIServer
@@ -318,6 +319,23 @@ def test_look_ahead_is_bounded_and_order_is_kept(tmp_path):
         assert len(read) <= number + 1 + 8
     assert seen == [f"k{number:04d}" for number in range(40)]
     assert [len(list(read_answers(tmp_path)))] == [40]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_images_prepared_at_once_are_bounded(tmp_path, monkeypatch, threads):
+    now, most = [], []
+
+    def slow(image, side_px):
+        now.append(1)
+        most.append(len(now))
+        time.sleep(0.01)
+        now.pop()
+        return prepare_image(image, side_px)
+
+    monkeypatch.setattr(stage_module, "prepare_image", slow)
+    options = CaptionOptions(store=tmp_path, preparing_threads=threads)
+    run(caption_with(SlowEngine(), SHORT, options), [sample(number) for number in range(12)])
+    assert max(most) == threads
 
 
 def test_a_stage_travels_to_other_processes(tmp_path):

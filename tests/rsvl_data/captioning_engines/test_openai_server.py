@@ -114,6 +114,17 @@ def test_retry_after_holds_for_the_server_that_said_it(server):
     assert server.moments_s[1] - server.moments_s[0] >= 0.95
 
 
+def test_others_do_not_ask_a_server_that_wants_rest(server):
+    server.behave(0, first(sends(http(b"wait", "429 Too Many", Retry_After="1")), good(0)))
+    with started(server, concurrency=1) as engine:
+        refused = engine.submit(request(0))
+        while not server.asked:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert ask(engine, request(1)) == [OK] and refused.result(10) == OK
+    assert min(server.moments_s[1:]) - server.moments_s[0] >= 0.95
+
+
 def test_max_wait_bounds_retry_after(server):
     server.behave(0, first(sends(http(b"wait", "429 Too Many", Retry_After="Fri, 01 Jan 2100 00:00:00 GMT")), good(0)))
     begun = time.monotonic()
