@@ -378,5 +378,6 @@ def _sum_tallies(counts: list[list[dict[str, Any]]]) -> list[Tally]:
             tally.seen += stage["in"]
             tally.kept += stage["kept"]
             tally.dropped.update(stage["dropped"])
+            tally.left_out.update(stage.get("left_out", {}))
             tally.seconds += stage["seconds"]
     return total

@@ -53,12 +53,23 @@ class Prompt(_Record):
     hash: str
 
 
+class Generation(_Record):
+    """How a model drew a text: with the same model, prompt and image, the same numbers draw it again."""
+
+    seed: int
+    temperature: float
+    top_p: float
+    top_k: int | None = None
+    max_tokens: int
+
+
 class Caption(_Record):
     text: str = Field(min_length=1)
     lang: str = Field(default="en", min_length=2, description="ISO 639-1 code")
     kind: CaptionKind = "human"
     source: TextSource | None = None
     prompt: Prompt | None = None
+    generation: Generation | None = None
     score: float | None = None
     rank: int | None = Field(default=None, description="place among the candidates of its sample, 1 is the best")
     first_score: float | None = Field(default=None, description="cosine with the image by the first CLIP of the ranking")
