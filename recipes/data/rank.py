@@ -7,33 +7,26 @@ least over 12 rotations is the `rotation` caption. Nothing is captioned anew, an
 models. Train on both choices alike with `rsvl run pretrain/clip --caption-kinds top rotation`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
-from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from recipes.config import save_config
 from rsvl_data.pipeline import BuildOptions, build
 from rsvl_data.ranking.candidates import RS5M, RS5M_FIRST, RS5M_SECOND, DefaultCaption, Ranking, default_caption, prune_below
-from rsvl_data.ranking.finished_dataset import FinishedDataset
 from rsvl_data.ranking.rotation import Rotation, rotation_choice
 from rsvl_data.ranking.two_stage import two_stage
 from rsvl_data.shards import Dataset
+from rsvl_data.sources import rsvl_dataset
 from rsvl_data.stage import Stage
-from rsvl_data.transforms import Preprocess
-from rsvl_pretrain.model import DualEncoder
+from rsvl_pretrain.lazy_encoder import LazyEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(BuildOptions):
-    source: Path
-    """dataset folder whose samples hold candidate captions, as `rsvl run data/...` writes it"""
+class RankOptions:
     model1: str = RS5M_FIRST
     """CLIP that ranks all candidates: an open_clip architecture, ARCHITECTURE,TAG, hf-hub:org/name, local-dir:PATH, a run folder"""
     model2: str = RS5M_SECOND
@@ -50,6 +43,12 @@ class Options(BuildOptions):
     """images scored at a time; times `rotation.num_views` for the choice by rotation"""
     device: str | None = None
     """where the models run: cpu, cuda, cuda:1; left out, cuda where there is one"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(RankOptions, BuildOptions):
+    source: Path
+    """dataset folder whose samples hold candidate captions, as `rsvl run data/...` writes it"""
     workers: int = 1
     """processes; each holds both models"""
     val: Annotated[float, tyro.conf.Suppress] = 0.0  # the source has its splits, so these three would change nothing
@@ -57,46 +56,19 @@ class Options(BuildOptions):
     group_by: Annotated[str | None, tyro.conf.Suppress] = None
 
 
-@dataclass
-class _LoadedWhenNeeded:
-    """A `ClipEncoder` that travels to a worker process as its name."""
-
-    name: str
-    device: str
-    seed: int
-
-    @cached_property
-    def _encoder(self) -> DualEncoder:
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)  # fresh weights, as tests use them, are the same in every process
-            return DualEncoder.load(self.name, self.device).eval()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"name": self.name, "device": self.device, "seed": self.seed}
-
-    @property
-    def preprocess(self) -> Preprocess:
-        return self._encoder.preprocess
-
-    def encode_image(self, images: UInt8[Tensor, "b 3 s s"]) -> Float[Tensor, "b d"]:
-        return self._encoder.encode_image(images)
-
-    def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "t d"]:
-        return self._encoder.encode_text(texts)
-
-
 def run(options: Options) -> Dataset | None:
     source = Dataset.open(options.source)
-    stages = _stages(options)
-    dataset = build(FinishedDataset(source), stages, options, recipe="data/rank", image_suffix=source.manifest["image"])
+    suffix = source.manifest["image"]
+    records = rsvl_dataset.open(options.source, source.name, suffix)
+    dataset = build(records, ranking_stages(options, options.seed), options, recipe="data/rank", image_suffix=suffix)
     if dataset is not None:
         save_config(options.out, "data/rank", options)
     return dataset
 
 
-def _stages(options: Options) -> list[Stage]:
+def ranking_stages(options: RankOptions, seed: int) -> list[Stage]:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    first, second = (_LoadedWhenNeeded(name, device, options.seed) for name in (options.model1, options.model2))
+    first, second = (LazyEncoder(name, device, seed) for name in (options.model1, options.model2))
     turned = first if options.rotation_model == "model1" else second
     return [
         two_stage(first, second, options.ranking, batch_size=options.batch_size),
