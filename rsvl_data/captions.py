@@ -1,5 +1,7 @@
 """Sentences by rule."""
 
+from collections.abc import Callable
+
 from rsvl_data.sample import Caption, TextSource
 from rsvl_data.words import words_of_label
 
@@ -13,8 +15,8 @@ LABEL_TEMPLATES = (
 )
 
 
-def label_captions(label: str) -> list[Caption]:
-    """Five captions that say the scene class and nothing else."""
-    words = words_of_label(label)
+def label_captions(label: str, label_words: Callable[[str], str] = words_of_label) -> list[Caption]:
+    """Five captions that say the scene class and nothing else. `label_words` makes words of a label."""
+    words = label_words(label)
     source = TextSource(engine="rsvl label templates", revision="1")
     return [Caption(text=template.format(words), kind="label", source=source) for template in LABEL_TEMPLATES]

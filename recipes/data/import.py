@@ -15,6 +15,7 @@ from rsvl_data.image_form import ImageForm
 from rsvl_data.pipeline import BuildOptions, build
 from rsvl_data.shards import Dataset
 from rsvl_data.sources import Format, open_source
+from rsvl_data.sources.class_folders import FolderWords
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,15 @@ class GaiaOptions:
     """take "The image showcases:" off the captions"""
 
 
+@dataclass(frozen=True)
+class ClassFolderOptions:
+    """Folders named after classes."""
+
+    words: FolderWords = "split"
+    """what captions call a class: split makes words of AnnualCrop and golf_course; folder takes the name in lower case, with _ and /
+    as spaces, as GeoRSCLIP does (annualcrop)"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options(BuildOptions):
     source: str
@@ -52,10 +62,11 @@ class Options(BuildOptions):
     image: ImageForm = field(default_factory=ImageForm)
     geotiff: GeoTiffOptions = field(default_factory=GeoTiffOptions)
     gaia: GaiaOptions = field(default_factory=GaiaOptions)
+    class_folders: ClassFolderOptions = field(default_factory=ClassFolderOptions)
 
 
 def run(options: Options) -> Dataset | None:
-    own = {"geotiff": asdict(options.geotiff), "gaia": asdict(options.gaia)}
+    own = {"geotiff": asdict(options.geotiff), "gaia": asdict(options.gaia), "class-folders": asdict(options.class_folders)}
     source = open_source(options.source, options.format, options.image, own)
     dataset = build(source, [], options, recipe="data/import", image_suffix=options.image.suffix)
     if dataset is not None:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from rsvl_data.boxes import BadGeometry, corners
 from rsvl_data.image_form import ImageForm
-from rsvl_data.sources.base import Entry, split_of_name
-from rsvl_data.sources.object_images import Annotation, BadAnnotation, Object, ObjectImages, images_of, read_inside
+from rsvl_data.sources.base import Entry, read_inside, split_of_name
+from rsvl_data.sources.object_images import Annotation, BadAnnotation, Object, ObjectImages, images_of
 from rsvl_data.stage import Dropped
 
 EXPECTS = "a folder with images/ and labelTxt/*.txt (DOTA), or such folders in train/, val/, test/"

@@ -22,14 +22,13 @@ from rsvl_data.mask_files import (
     LEGEND_FILES,
     BadMask,
     Legend,
-    encode_mask,
     pack_colours,
     raw_pixels,
     read_legend,
     read_mask,
 )
-from rsvl_data.sources.base import Entry, make_sample, split_of_name
-from rsvl_data.sources.object_images import images_of, read_inside, upright_size
+from rsvl_data.sources.base import Entry, Shown, make_sample, read_inside, split_of_name
+from rsvl_data.sources.object_images import images_of, upright_size
 from rsvl_data.stage import Dropped, Outcome
 
 EXPECTS = f"images/ and masks/ with the same names, and a legend of the masks ({', '.join(LEGEND_FILES)})"
@@ -122,12 +121,17 @@ class MaskedImages:
             image,
             entry.id,
             dataset=self.name,
-            captions=[caption_of_classes(shown_classes(ids, self.legend)).model_dump()],
+            captions=self._captions,
             label=None,
             regions=regions,
             image_form=self.image_form,
-            mask=encode_mask(ids),
+            mask=ids,
+            ignore_index=self.mask["ignore_index"],
         )
+
+    def _captions(self, shown: Shown) -> list[dict[str, Any]]:
+        assert shown.mask is not None
+        return [caption_of_classes(shown_classes(shown.mask, self.legend)).model_dump()]
 
 
 def shown_classes(ids: np.ndarray, legend: Legend) -> list[str]:

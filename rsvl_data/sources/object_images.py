@@ -30,7 +30,7 @@ from rsvl_data.boxes import (
 from rsvl_data.captions_from_objects import caption_of_objects
 from rsvl_data.image_form import DEFAULT_FORM, ImageForm
 from rsvl_data.images import READABLE_FORMATS, READABLE_SUFFIXES, UnreadableImage, to_stored
-from rsvl_data.sources.base import Entry, make_sample
+from rsvl_data.sources.base import Entry, make_sample, read_inside
 from rsvl_data.stage import Dropped, Outcome
 from rsvl_data.words import words_of_label
 
@@ -122,7 +122,9 @@ class ObjectImages:
             content,
             entry.id,
             dataset=self.name,
-            captions=[caption_of_objects([region["category"] for region in regions], complete=complete).model_dump()],
+            captions=lambda shown: [
+                caption_of_objects([region.category for region in shown.regions], complete=complete).model_dump()
+            ],
             label=None,
             regions=regions,
             geo=annotation.geo,
@@ -179,17 +181,6 @@ def _region(item: Object, width: int, height: int) -> tuple[dict[str, Any], bool
         **item.extra,
     }
     return region, repaired
-
-
-def read_inside(root: Path, relative: str, entry_id: str) -> bytes | Dropped:
-    """The bytes of a file that must lie under `root`."""
-    path = root / relative
-    try:
-        if not path.resolve().is_relative_to(root.resolve()):
-            return Dropped(entry_id, "path_outside", f"{relative!r} leads out of {root}")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        return Dropped(entry_id, "missing_file", f"{relative!r} cannot be read under {root}: {error}")
 
 
 def upright_size(content: bytes, entry_id: str) -> tuple[int, int] | Dropped:

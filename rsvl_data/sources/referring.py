@@ -19,10 +19,11 @@ import numpy as np
 from rsvl_data.boxes import BadGeometry, Box, box_in_image, box_of_mask, finite_numbers, segmentation_mask
 from rsvl_data.errors import DataError
 from rsvl_data.image_form import DEFAULT_FORM, ImageForm
-from rsvl_data.mask_files import BadMask, encode_mask, raw_pixels
-from rsvl_data.sources.base import Entry, make_sample, split_of_name
+from rsvl_data.mask_files import BadMask, raw_pixels
+from rsvl_data.resize import place_mask
+from rsvl_data.sources.base import Entry, make_sample, read_inside, split_of_name
 from rsvl_data.sources.coco import image_folder, read_json, read_json_file
-from rsvl_data.sources.object_images import images_of, read_inside, upright_size
+from rsvl_data.sources.object_images import images_of, upright_size
 from rsvl_data.stage import Dropped, Outcome
 
 EXPECTS = "instances.json beside refs*.json (RRSIS-D), or images/, masks/ and output_phrase_*.txt (RefSegRS)"
@@ -76,9 +77,11 @@ class ReferringImages:
         if "dropped" in entry.facts:
             return Dropped(entry.id, *entry.facts["dropped"])
         content = read_inside(self.root, entry.facts["path"], entry.id)
-        size = content if isinstance(content, Dropped) else upright_size(content, entry.id)
-        if isinstance(content, Dropped) or isinstance(size, Dropped):
-            return size if isinstance(size, Dropped) else Dropped(entry.id, "missing_file")
+        if isinstance(content, Dropped):
+            return content
+        size = upright_size(content, entry.id)
+        if isinstance(size, Dropped):
+            return size
         try:
             mask = self._mask(entry, size)
         except (BadMask, BadGeometry) as error:
@@ -86,7 +89,8 @@ class ReferringImages:
         if isinstance(mask, Dropped):
             return mask
         around = box_of_mask(mask)
-        if around is None:
+        shown = place_mask(mask.astype(np.uint8), self.image_form.placement(*size), ignore_index=0)
+        if around is None or not shown.any():
             return Dropped(entry.id, "empty_mask", f"{entry.id}: the mask has no pixel, so the phrase refers to nothing")
         sentences = [" ".join(sentence.split()) for sentence in entry.facts["sentences"]]
         regions, repaired = [], False
@@ -105,7 +109,8 @@ class ReferringImages:
             label=None,
             regions=regions,
             image_form=self.image_form,
-            mask=encode_mask(mask),
+            mask=mask,
+            ignore_index=self.mask["ignore_index"],
         )
         if repaired and not isinstance(outcome, Dropped):
             outcome.scores["regions_repaired"] = 1.0

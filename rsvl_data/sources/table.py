@@ -58,10 +58,7 @@ class Records(ImageFiles):
     def read(self, entry: Entry) -> Outcome:
         if fault := entry.facts.get("fault"):
             return Dropped(entry.id, *fault)
-        try:
-            return super().read(entry)
-        except OSError as error:  # a folder, a name too long, no permission
-            return Dropped(entry.id, "unreadable_file", str(error))
+        return super().read(entry)
 
 
 def find(path: Path) -> Path | None:

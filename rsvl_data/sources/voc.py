@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 from rsvl_data.boxes import BadGeometry, finite_numbers
 from rsvl_data.errors import DataError
 from rsvl_data.image_form import ImageForm
-from rsvl_data.sources.base import Entry
-from rsvl_data.sources.object_images import Annotation, BadAnnotation, Object, ObjectImages, images_of, read_inside
+from rsvl_data.sources.base import Entry, read_inside
+from rsvl_data.sources.object_images import Annotation, BadAnnotation, Object, ObjectImages, images_of
 from rsvl_data.stage import Dropped
 
 EXPECTS = "a folder with Annotations/*.xml (Pascal VOC) and JPEGImages/ or images/; ImageSets/Main/*.txt gives the splits"

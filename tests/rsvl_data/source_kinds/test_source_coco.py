@@ -198,7 +198,7 @@ def test_odd_images(tmp_path):
         "missing_file",
         "path_outside",
         "duplicate_image",
-        "missing_file",
+        "bad_path",
         "missing_field",
     ]
     assert outcomes[6].width == 128
