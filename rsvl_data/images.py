@@ -23,7 +23,7 @@ import io
 import struct
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
@@ -110,28 +110,36 @@ def to_stored(content: bytes, form: ImageForm = DEFAULT_FORM, *, max_pixels: int
             _check(image, content)
             if _to_srgb(image) is image:
                 return _keep(image, exif, content, form, placement)
-        stored = _placed(image, content, orientation, placement)
-    coded = encode(stored, form.suffix, form.quality)
-    return StoredImage(coded, stored.width, stored.height, reencoded=True, placement=placement, orientation=orientation)
+        pixels = _placed(image, content, orientation, placement)
+    return _stored(pixels, form, placement, orientation)
 
 
 def pixels_to_stored(pixels: np.ndarray, form: ImageForm, *, max_pixels: int = 100_000_000) -> StoredImage:
     """The same for RGB pixels [H, W, 3] of 8 bits. Raises UnreadableImage for sizes that cannot be stored."""
-    picture = Image.fromarray(pixels)
-    _check_size(picture.width, picture.height, max_pixels)
-    placement = form.placement(*picture.size)
+    height, width = pixels.shape[:2]
+    _check_size(width, height, max_pixels)
+    placement = form.placement(width, height)
     _check_placement(placement, form.suffix, max_pixels)
-    coded = encode(place(picture, placement), form.suffix, form.quality)
-    return StoredImage(coded, placement.width, placement.height, reencoded=True, placement=placement)
+    return _stored(place(pixels, placement), form, placement)
 
 
-def encode(image: Image.Image, suffix: ImageSuffix, quality: int = 95) -> bytes:
-    """Of an RGB or RGBX image, without its metadata. `quality` is libjpeg's and WebP's; PNG is lossless and ignores it."""
+def _stored(pixels: np.ndarray, form: ImageForm, placement: Placement, orientation: int = 1) -> StoredImage:
+    coded = encode(pixels, form.suffix, form.quality, subsampling="444" if placement.changes_nothing else "420")
+    return StoredImage(coded, placement.width, placement.height, reencoded=True, placement=placement, orientation=orientation)
+
+
+def encode(
+    image: Image.Image | np.ndarray, suffix: ImageSuffix, quality: int = 95, *, subsampling: Literal["444", "420"] = "444"
+) -> bytes:
+    """Of an RGB image, without its metadata. `quality` is libjpeg's and WebP's; PNG is lossless and ignores it.
+
+    `subsampling` of JPEGs: 444 keeps the colour of every pixel, 420 of every four, as img2dataset and most cameras do.
+    """
     pixels = np.ascontiguousarray(image)
     if suffix == "jpg":
-        return simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="".join(image.getbands()), colorsubsampling="444")
+        return simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling=subsampling)
     out = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels[..., :3])).save(out, _PIL_FORMAT[suffix], quality=quality)
+    Image.fromarray(pixels).save(out, _PIL_FORMAT[suffix], quality=quality)
     return out.getvalue()
 
 
@@ -208,22 +216,23 @@ def _check(image: Image.Image, content: bytes) -> None:
             raise _damaged(error) from error
 
 
-def _placed(image: Image.Image, content: bytes, orientation: int, placement: Placement) -> Image.Image:
-    """The RGB or RGBX pixels to store."""
+def _placed(image: Image.Image, content: bytes, orientation: int, placement: Placement) -> np.ndarray:
+    """The RGB pixels to store."""
     factor = 1
     if _is_jpeg(image) and image.mode in ("L", "RGB") and "icc_profile" not in image.info:
-        if orientation == 1:  # else the rest of the division would lie on another side
+        if orientation == 1:  # else the part of a pixel that a division leaves would lie on another side
             factor = jpeg_factor(placement)
         try:
-            image = decode_jpeg(content, image.size, factor)
+            pixels = decode_jpeg(content, image.size, factor)
         except ValueError as error:
             raise _damaged(error) from error
     else:
         _check(image, content)
         _load(image)
-        image = _to_srgb(_flatten(image)).convert("RGB")
-    upright = image.transpose(_TURN[orientation]) if orientation > 1 else image
-    return place(upright, placement, 1 / factor)
+        pixels = np.asarray(_to_srgb(_flatten(image)).convert("RGB"))
+    if orientation > 1:
+        pixels = np.asarray(Image.fromarray(pixels).transpose(_TURN[orientation]))
+    return place(pixels, placement, factor)
 
 
 def _damaged(error: Exception) -> UnreadableImage:

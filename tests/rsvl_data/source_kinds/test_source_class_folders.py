@@ -37,8 +37,15 @@ def test_splits_csv_and_stray_files(tmp_path):
     assert entries == {"a/1.png": "train", "a/2.png": None, "b/3.PNG": "val"}
 
 
-@pytest.mark.parametrize(("words", "field"), [("split", "classes_words"), ("folder", "classes_georsclip_compat")])
-@pytest.mark.parametrize("name", ["camel", "underscore"])
+@pytest.mark.parametrize(
+    ("name", "words", "field"),
+    [
+        ("camel", "split", "classes_words"),
+        ("camel", "folder", "classes_georsclip_compat"),
+        ("underscore", "split", "classes_words"),
+        ("underscore", "folder", "classes_words"),
+    ],
+)
 def test_words_of_the_folders(shared, name, words, field):
     root = shared / "fixtures" / "formats" / "08_class_folders"
     expected = json.loads((root / "expected.json").read_text())["sets"][name]
