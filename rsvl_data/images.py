@@ -1,9 +1,9 @@
 """Encoded images: what a file is, whether it can be read, and the form it is stored in.
 
-The bytes decide, never the name. A file that already is an upright 8-bit RGB image of the dataset's format is kept byte for byte;
+The bytes decide, never the name. A file that already is an upright 8-bit RGB image of the dataset's format and size is kept byte for byte;
 everything else becomes 8-bit RGB by these rules, in this order:
 
-frames      the first frame or page
+frames      the first frame or page, or refused where the dataset wants no animated files
 orientation EXIF orientation 2 to 8 is applied; other values are ignored
 16-bit grey divided so that the container's depth (8, 10, 12, 14 or 16 bits, the smallest that holds the largest value) becomes 8 bits;
             16-bit colour keeps its upper 8 bits
@@ -12,6 +12,7 @@ float       percentiles 2 and 98 of the finite pixels become 0 and 255; pixels t
 alpha       laid over black, so hidden colours do not show
 colour      an ICC profile that can be read is converted to sRGB and left out; one that cannot be read is ignored; one that changes no
             pixel by more than 2 is kept with the bytes. CMYK without a profile: R = (255 - C)(255 - K) / 255
+size        by the dataset's `ImageForm`, upright; JPEGs that were resized keep one colour for four pixels (4:2:0), others one for each
 EXIF, XMP   not copied. Bytes that would be kept but hold a GPS position, or EXIF that cannot be read, lose their EXIF and XMP blocks;
             a JPEG's pixels are not coded anew for that
 

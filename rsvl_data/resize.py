@@ -2,7 +2,7 @@
 
 Down: torch's antialiased bicubic filter, which is vectorised and gives the same bytes on every CPU; 1.4 grey levels from the area filter
 in the mean, on aerial photographs. Pillow's filters come nearer (0.7) and take three times as long. A JPEG at least twice as large as is
-wanted is halved while it is decoded (libjpeg's scaled inverse DCT): a third of the time, and still 1.5 grey levels.
+wanted is halved while it is decoded (libjpeg's scaled inverse DCT): half the time, and still 1.5 grey levels.
 Up: Pillow's Lanczos.
 """
 

@@ -108,7 +108,7 @@ def test_an_annotation_of_an_image_that_exif_turns_is_refused(tmp_path, annotati
 def test_tiles_know_their_ground(tmp_path):
     """256 x 128 pixels of 10 m in UTM 33N."""
     rasterio = pytest.importorskip("rasterio")
-    transform = rasterio.transform.from_origin(500_000, 5_000_000, 10, 10)
+    transform = rasterio.Affine(10, 0, 500_000, 0, -10, 5_000_000)
     facts = {"driver": "GTiff", "count": 3, "dtype": "uint8", "width": 256, "height": 128, "crs": "EPSG:32633"}
     with rasterio.open(tmp_path / "a.tif", "w", transform=transform, **facts) as scene:
         scene.write(np.random.default_rng(0).integers(1, 255, (3, 128, 256)).astype(np.uint8))
@@ -123,7 +123,7 @@ def test_tiles_know_their_ground(tmp_path):
     cropped = tile(ImageForm("png", size_px=64, resize="center_crop"))
     with rasterio.open(tmp_path / "a.tif") as scene:  # the same ground as a scene of its own
         window = rasterio.windows.Window(64, 0, 128, 128)
-        part = {**facts, "width": 128, "transform": rasterio.transform.from_origin(500_640, 5_000_000, 10, 10)}
+        part = {**facts, "width": 128, "transform": rasterio.Affine(10, 0, 500_640, 0, -10, 5_000_000)}
         with rasterio.open(tmp_path / "b.tif", "w", **part) as middle:
             middle.write(scene.read(window=window))
     _, [middle_tile], _ = read_all(geotiff, tmp_path / "b.tif", ImageForm("png"))
