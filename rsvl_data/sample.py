@@ -140,6 +140,10 @@ class Sample(_Record):
     key: str = Field(pattern=r"^[A-Za-z0-9_-]+$", description="unique over the whole dataset; a file name stem")
     width: int = Field(gt=0, lt=2**31)
     height: int = Field(gt=0, lt=2**31)
+    original_width: int | None = Field(
+        default=None, gt=0, description="upright, before the image was resized; absent if it was not"
+    )
+    original_height: int | None = Field(default=None, gt=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the stored image bytes")
     phash: str | None = None
     captions: list[Caption] = []

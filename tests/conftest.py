@@ -14,7 +14,7 @@ jaxtyping.install_import_hook(
     [
         "rsvl_data.transforms",
         "rsvl_data.scenes",
-        "rsvl_data.ranking",
+        "rsvl_data.ranking.agreement",
         "rsvl_pretrain",
         "evaluation.metrics",
         "evaluation.bootstrap",

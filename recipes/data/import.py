@@ -18,10 +18,11 @@ from rsvl_data.downloading.download import describe, download, is_downloaded
 from rsvl_data.downloading.fetch_many import DownloadOptions
 from rsvl_data.errors import OptionError
 from rsvl_data.geo_facts import GeoOptions, add_geo_facts
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.pipeline import BuildOptions, build
 from rsvl_data.shards import Dataset
 from rsvl_data.sources import Format, open_source
+from rsvl_data.sources.class_folders import FolderWords
 from rsvl_data.sources.url_table import UrlTable
 
 
@@ -49,17 +50,26 @@ class GaiaOptions:
     """take "The image showcases:" off the captions"""
 
 
+@dataclass(frozen=True)
+class ClassFolderOptions:
+    """Folders named after classes."""
+
+    words: FolderWords = "split"
+    """what captions call a class: split makes words of AnnualCrop and golf_course; folder takes the name in lower case, with _ and /
+    as spaces, as GeoRSCLIP does (annualcrop)"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options(BuildOptions):
     source: str
     """folder, file or pattern of shards ({a,b}-{00..31}.tar), or hub:org/name for a dataset of the Hugging Face Hub"""
     format: Format = "auto"
     """what it is; auto finds out"""
-    image_format: ImageSuffix = "jpg"
-    """format of the stored images; those that have it already are kept byte for byte, png loses nothing"""
+    image: ImageForm = field(default_factory=ImageForm)
     geo: GeoOptions = field(default_factory=GeoOptions)
     geotiff: GeoTiffOptions = field(default_factory=GeoTiffOptions)
     gaia: GaiaOptions = field(default_factory=GaiaOptions)
+    class_folders: ClassFolderOptions = field(default_factory=ClassFolderOptions)
     download: DownloadOptions = field(default_factory=DownloadOptions)
     downloads: Path | None = None
     """folder for the images of a table of URLs, outside of --out; left out, that of --out with .downloads behind its name"""
@@ -70,11 +80,12 @@ class Options(BuildOptions):
 
 
 def run(options: Options) -> Dataset | None:
-    own = {"geotiff": asdict(options.geotiff), "gaia": asdict(options.gaia), "url-table": {"fetch": partial(_fetch, options)}}
-    source = open_source(options.source, options.format, options.image_format, own)
+    own = {"geotiff": asdict(options.geotiff), "gaia": asdict(options.gaia), "class-folders": asdict(options.class_folders)}
+    own["url-table"] = {"fetch": partial(_fetch, options)}
+    source = open_source(options.source, options.format, options.image, own)
     if options.dry_run and isinstance(source, UrlTable):
         return None
-    dataset = build(source, [add_geo_facts(options.geo)], options, recipe="data/import", image_suffix=options.image_format)
+    dataset = build(source, [add_geo_facts(options.geo)], options, recipe="data/import", image_suffix=options.image.suffix)
     if dataset is not None:
         save_config(options.out, "data/import", options)
     return dataset

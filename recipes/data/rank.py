@@ -15,6 +15,7 @@ import torch
 import tyro
 
 from recipes.config import save_config
+from rsvl_data.image_form import ImageForm
 from rsvl_data.pipeline import BuildOptions, build
 from rsvl_data.ranking.candidates import RS5M, RS5M_FIRST, RS5M_SECOND, DefaultCaption, Ranking, default_caption, prune_below
 from rsvl_data.ranking.rotation import Rotation, rotation_choice
@@ -59,7 +60,7 @@ class Options(RankOptions, BuildOptions):
 def run(options: Options) -> Dataset | None:
     source = Dataset.open(options.source)
     suffix = source.manifest["image"]
-    records = rsvl_dataset.open(options.source, source.name, suffix)
+    records = rsvl_dataset.open(options.source, source.name, ImageForm(suffix))
     dataset = build(records, ranking_stages(options, options.seed), options, recipe="data/rank", image_suffix=suffix)
     if dataset is not None:
         save_config(options.out, "data/rank", options)

@@ -32,7 +32,7 @@ from rsvl_data.captions.metadata import metadata_sentences
 from rsvl_data.captions.objects import object_sentences
 from rsvl_data.errors import OptionError
 from rsvl_data.geo_facts import GeoOptions, add_geo_facts
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.pipeline import BuildOptions, build
 from rsvl_data.ranking.candidates import Ranking
 from rsvl_data.ranking.rotation import Rotation
@@ -100,8 +100,7 @@ class Options(BuildOptions):
     """folder or file of images with labels, boxes, masks or positions; what data/import reads"""
     format: Format = "auto"
     """what it is; auto finds out"""
-    image_format: ImageSuffix = "jpg"
-    """format of the stored images"""
+    image: ImageForm = field(default_factory=ImageForm)
     geo: GeoOptions = field(default_factory=GeoOptions)
     rules: RuleOptions = field(default_factory=RuleOptions)
     vlm: VlmOptions = field(default_factory=VlmOptions)
@@ -125,8 +124,8 @@ class Options(BuildOptions):
 
 
 def run(options: Options) -> Dataset | None:
-    source = open_source(options.source, options.format, options.image_format)
-    dataset = build(source, stages(options, source), options, recipe="data/rs3", image_suffix=options.image_format)
+    source = open_source(options.source, options.format, options.image)
+    dataset = build(source, stages(options, source), options, recipe="data/rs3", image_suffix=options.image.suffix)
     if dataset is not None:
         save_config(options.out, "data/rs3", options)
     return dataset

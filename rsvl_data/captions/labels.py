@@ -1,6 +1,6 @@
 """Sentences that say the scene class and nothing else."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rsvl_data.captions.by_rule import Dice, Templates, rule_stage
 from rsvl_data.captions.english import noun_of_label, sentence
@@ -38,9 +38,12 @@ _SENTENCES = Templates(
 )
 
 
-def label_captions(label: str) -> list[Caption]:
-    """Five captions that say the scene class and nothing else. Raises ValueError for a label without a word."""
-    what = noun_of_label(label).phrase
+def label_captions(label: str, label_words: Callable[[str], str] | None = None) -> list[Caption]:
+    """Five captions that say the scene class and nothing else. Raises ValueError for a label without a word.
+
+    `label_words` makes words of a label as they are to stand there; None: English, with an article.
+    """
+    what = label_words(label) if label_words else noun_of_label(label).phrase
     return [Caption(text=template.format(what=what), kind="label", source=_LABEL_SOURCE) for template in LABEL_TEMPLATES]
 
 

@@ -17,7 +17,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm
 from rsvl_data.sources.base import Entry, make_sample, split_of_name
 from rsvl_data.sources.dataset_card import DatasetCard
 from rsvl_data.sources.hub_rows import captions_of_row, label_of_row, position_of_row, provenance_of_row
@@ -31,7 +31,7 @@ class HuggingFace:
     """`id` is what `datasets.load_dataset` takes."""
 
     id: str
-    image_suffix: ImageSuffix = "jpg"
+    image_form: ImageForm = DEFAULT_FORM
     note: str | None = None
     mask: dict[str, Any] | None = None
 
@@ -40,7 +40,7 @@ class HuggingFace:
         return Path(self.id).name
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"id": self.id, "image_suffix": self.image_suffix, "note": self.note}  # each process opens the tables itself
+        return {"id": self.id, "image_form": self.image_form, "note": self.note}  # each process opens the tables itself
 
     @cached_property
     def _splits(self) -> dict[str, datasets.Dataset]:
@@ -76,7 +76,7 @@ class HuggingFace:
             label=_label(rows, said),
             geo=position_of_row(said),
             provenance=provenance_of_row(said, DatasetCard(licence=entry.facts["licence"])),
-            image_suffix=self.image_suffix,
+            image_form=self.image_form,
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources.base import Entry, split_of_name
 from rsvl_data.sources.dataset_card import DatasetCard
 from rsvl_data.sources.hub_rows import (
@@ -39,9 +39,9 @@ def find(path: Path) -> Path | None:
     return path if path.is_dir() and any(_says_something(table) for table in _tables(path)) else None
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix) -> Records:
+def open(path: Path, name: str, image_form: ImageForm) -> Records:
     root = path.parent if path.is_file() else path
-    return Records(root.resolve().name if path.is_file() else name, root, lambda: list_entries(path), image_suffix)
+    return Records(root.resolve().name if path.is_file() else name, root, lambda: list_entries(path), image_form)
 
 
 def list_entries(path: Path) -> Iterator[Entry]:

@@ -22,11 +22,11 @@ from typing import Any
 
 from rsvl_data.boxes import Box, box_in_image, finite_numbers
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.json_records import is_list, list_records, read_span
-from rsvl_data.sample import Region
 from rsvl_data.sources.base import Entry
-from rsvl_data.sources.tar_members import Described, MemberSource, problem
+from rsvl_data.sources.object_images import upright_size
+from rsvl_data.sources.tar_members import Described, MemberSource, Refused, problem
 from rsvl_data.stage import Dropped, Outcome
 
 EXPECTS = "text_info.json (a list of global_filepath, brief_caption, detailed_caption, segment) beside global_imgs/ (MGRS-200k)"
@@ -41,8 +41,8 @@ def find(path: Path) -> Path | None:
     return path / "text_info.json" if (path / "text_info.json").is_file() else None
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix) -> "MgrsSource":
-    return MgrsSource(name, path.parent, lambda: list_entries(path), _describe, image_suffix)
+def open(path: Path, name: str, image_form: ImageForm) -> "MgrsSource":
+    return MgrsSource(name, path.parent, lambda: list_entries(path), _describe, image_form)
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,8 @@ class MgrsSource(MemberSource):
             record = read_span(self.root / entry.facts["records"], entry.facts["span"])
         except (ValueError, OSError) as error:
             return Dropped(entry.id, "changed_file", f"{entry.id}: {error}")
-        sample = super().read(replace(entry, facts={**entry.facts, "captions": _captions(record)}))
-        if isinstance(sample, Dropped):
-            return sample
-        bad: list[str] = []
-        num_repaired = 0
-        for number, segment in enumerate(record.get("segment") or []):
-            try:
-                region, repaired = _region(segment, sample.width, sample.height)
-            except ValueError as error:
-                bad.append(f"segment {number}: {error}")
-            else:
-                sample.regions.append(region)
-                num_repaired += repaired
-        if bad:
-            log.info("%s: %d regions left out: %s", entry.id, len(bad), "; ".join(bad[:5]))
-        counts = {"regions_dropped": len(bad), "regions_repaired": num_repaired}
-        sample.scores.update({name: float(count) for name, count in counts.items() if count})
-        return sample
+        said = {"captions": _captions(record), "segment": record.get("segment") or []}
+        return super().read(replace(entry, facts={**entry.facts, **said}))
 
 
 def list_entries(path: Path) -> Iterator[Entry]:
@@ -106,21 +90,41 @@ def _is_text(value: Any) -> bool:
 
 
 def _describe(entry: Entry, members: dict[str, bytes]) -> Described:
-    return Described(members["image"], entry.facts["captions"])
+    if not entry.facts["segment"]:
+        return Described(members["image"], entry.facts["captions"])
+    size = upright_size(members["image"], entry.id)
+    if isinstance(size, Dropped):
+        raise Refused(size.reason, size.detail)
+    regions: list[dict[str, Any]] = []
+    bad: list[str] = []
+    num_repaired = 0
+    for number, segment in enumerate(entry.facts["segment"]):
+        try:
+            region, repaired = _region(segment, *size)
+        except ValueError as error:
+            bad.append(f"segment {number}: {error}")
+        else:
+            regions.append(region)
+            num_repaired += repaired
+    if bad:
+        log.info("%s: %d regions left out: %s", entry.id, len(bad), "; ".join(bad[:5]))
+    counts = {"regions_dropped": len(bad), "regions_repaired": num_repaired}
+    scores = {name: float(count) for name, count in counts.items() if count}
+    return Described(members["image"], entry.facts["captions"], regions=regions, scores=scores)
 
 
-def _region(segment: Any, width: int, height: int) -> tuple[Region, bool]:
+def _region(segment: Any, width: int, height: int) -> tuple[dict[str, Any], bool]:
     """The region, and whether its box had to be repaired. Raises ValueError that says what is wrong with it."""
     if not isinstance(segment, dict) or not _is_text(segment.get("category")):
         raise ValueError("it has no category")
     box, repaired = _box(segment.get("bbox"), width, height)
     category_id = segment.get("category_id")
-    region = Region(
-        bbox=box,
-        category=segment["category"],
-        category_id=category_id if isinstance(category_id, int) else None,
-        caption=segment["cap"] if _is_text(segment.get("cap")) else None,
-    )
+    region = {
+        "bbox": box,
+        "category": segment["category"],
+        "category_id": category_id if isinstance(category_id, int) else None,
+        "caption": segment["cap"] if _is_text(segment.get("cap")) else None,
+    }
     return region, repaired
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix, UnreadableImage, to_stored
+from rsvl_data.image_form import ImageForm
+from rsvl_data.images import UnreadableImage, to_stored
 from rsvl_data.sample import Sample
 from rsvl_data.sources.base import Entry
 from rsvl_data.sources.tar_members import MemberSource, Refused, image_member, member, tar_entries
@@ -38,7 +39,7 @@ def find(path: Path) -> Path | None:
     return folder if isinstance(manifest, dict) and manifest.keys() >= _MANIFEST_FIELDS else None
 
 
-def open(folder: Path, name: str, image_suffix: ImageSuffix) -> MemberSource:
+def open(folder: Path, name: str, image_form: ImageForm) -> MemberSource:
     """Name, note and legend of the masks are the manifest's. Raises DataError when it lists no shard by its name."""
     manifest = json.loads((folder / "manifest.json").read_bytes())
     shards = manifest["shards"] if isinstance(manifest["shards"], list) else []
@@ -52,10 +53,10 @@ def open(folder: Path, name: str, image_suffix: ImageSuffix) -> MemberSource:
     }
 
     def describe(entry: Entry, members: dict[str, bytes]) -> Sample:
-        return _sample(entry, members, image_suffix, with_mask=said["mask"] is not None)
+        return _sample(entry, members, image_form, with_mask=said["mask"] is not None)
 
     name = manifest["name"] if isinstance(manifest.get("name"), str) else name
-    return MemberSource(name, folder, lambda: list_entries(folder, names), describe, image_suffix, **said)
+    return MemberSource(name, folder, lambda: list_entries(folder, names), describe, image_form, **said)
 
 
 def list_entries(folder: Path, names: list[str]) -> Iterator[Entry]:
@@ -65,7 +66,7 @@ def list_entries(folder: Path, names: list[str]) -> Iterator[Entry]:
             yield entry if "problem" in entry.facts else replace(entry, id=entry.id.rpartition("/")[2])
 
 
-def _sample(entry: Entry, members: dict[str, bytes], image_suffix: ImageSuffix, *, with_mask: bool) -> Sample:
+def _sample(entry: Entry, members: dict[str, bytes], image_form: ImageForm, *, with_mask: bool) -> Sample:
     image = image_member(members)
     mask = member(members, "mask.png") if with_mask else None
     try:
@@ -75,7 +76,7 @@ def _sample(entry: Entry, members: dict[str, bytes], image_suffix: ImageSuffix, 
     if hashlib.sha256(image).hexdigest() != sample.sha256:
         raise Refused("checksum", "the image is not the one of its record")
     try:
-        stored = to_stored(image, image_suffix)
+        stored = to_stored(image, image_form)
     except UnreadableImage as error:
         raise Refused(error.reason, str(error)) from error
     if (stored.width, stored.height) != (sample.width, sample.height) or stored.orientation > 1 or sample.key != entry.id:

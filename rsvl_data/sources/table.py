@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources.base import Entry, ImageFiles, given_split
 from rsvl_data.stage import Dropped, Outcome
 from rsvl_data.table_rows import FORMS, MAX_ROW_CHARS, Fault, Row, column_names, form_of, read_rows
@@ -42,10 +42,7 @@ class Records(ImageFiles):
     def read(self, entry: Entry) -> Outcome:
         if fault := entry.facts.get("fault"):
             return Dropped(entry.id, *fault)
-        try:
-            return super().read(entry)
-        except OSError as error:  # a folder, a name too long, no permission
-            return Dropped(entry.id, "unreadable_file", str(error))
+        return super().read(entry)
 
 
 def find(path: Path) -> Path | None:
@@ -78,8 +75,8 @@ def _names(path: Path) -> list[str]:
         return []
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix) -> Records:
-    return Records(name, path.parent, lambda: list_entries(path), image_suffix)
+def open(path: Path, name: str, image_form: ImageForm) -> Records:
+    return Records(name, path.parent, lambda: list_entries(path), image_form)
 
 
 def list_entries(path: Path) -> Iterator[Entry]:

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from rsvl_data.sources.base import MAX_FILE_BYTES
 from rsvl_data.sources.tar_files import BadArchive, TarBytes, tar_bytes
 
-MAX_MEMBER_BYTES = 1 << 29
 _MAX_EXTENDED_HEADER_BYTES = 1 << 20
 _BLOCK = tarfile.BLOCKSIZE
 _WITHOUT_DATA = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE)
@@ -74,8 +74,8 @@ class TarIndex:
             self._spoil(key, "unsafe_member", f"{name} is of type {header.type!r}, not a plain file")
         elif not suffix:
             self._spoil(name, "not_a_member", f"{name} has no suffix; a member is KEY.SUFFIX")
-        elif header.size > MAX_MEMBER_BYTES:
-            self._spoil(key, "too_large", f"{name} has {header.size} bytes; the limit is {MAX_MEMBER_BYTES}")
+        elif header.size > MAX_FILE_BYTES:
+            self._spoil(key, "too_large", f"{name} has {header.size} bytes; the limit is {MAX_FILE_BYTES}")
         else:
             self._add_member(key, suffix, (header.offset, header.size))
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import READABLE_SUFFIXES, ImageSuffix
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm
+from rsvl_data.images import READABLE_SUFFIXES
 from rsvl_data.json_records import parse
 from rsvl_data.sample import Sample
-from rsvl_data.sources.base import Entry, make_sample, split_of_name
+from rsvl_data.sources.base import Entry, locate_inside, make_sample, read_inside, split_of_name
 from rsvl_data.sources.tar_files import TAR_SUFFIXES, BadArchive, tar_bytes, without_tar_suffix
-from rsvl_data.sources.tar_index import MAX_MEMBER_BYTES, index_tar
+from rsvl_data.sources.tar_index import index_tar
 from rsvl_data.stage import Dropped, Outcome
 
 _MAX_EXPANDED = 100_000
@@ -40,9 +41,10 @@ class Described:
     image: bytes
     captions: Sequence[str | dict[str, Any]] = ()
     label: str | None = None
+    regions: Sequence[dict[str, Any]] = ()
     geo: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    regions: Sequence[dict[str, Any]] = ()
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class MemberSource:
     root: Path
     list_entries: Callable[[], Iterator[Entry]]
     describe: Callable[[Entry, dict[str, bytes]], Described | Sample]
-    image_suffix: ImageSuffix = "jpg"
+    image_form: ImageForm = DEFAULT_FORM
     note: str | None = None
     mask: dict[str, Any] | None = None
 
@@ -73,31 +75,42 @@ class MemberSource:
         if "problem" in entry.facts:
             return Dropped(entry.id, *entry.facts["problem"])
         try:
-            said = self.describe(entry, self._contents(entry.facts))
+            contents = self._contents(entry)
+            if isinstance(contents, Dropped):
+                return contents
+            said = self.describe(entry, contents)
             if isinstance(said, Sample):
                 return said
-            return make_sample(
-                said.image,
-                entry.id,
-                dataset=self.name,
-                captions=said.captions,
-                label=said.label,
-                geo=said.geo,
-                provenance=said.provenance,
-                regions=said.regions,
-                image_suffix=self.image_suffix,
-            )
         except Refused as error:
             return Dropped(entry.id, error.reason, f"{entry.id}: {error}")
-        except FileNotFoundError as error:
-            return Dropped(entry.id, "missing_file", f"{entry.id}: {error}")
         except OSError as error:
             return Dropped(entry.id, "unreadable_file", f"{entry.id}: {error}")
+        outcome = make_sample(
+            said.image,
+            entry.id,
+            dataset=self.name,
+            captions=said.captions,
+            label=said.label,
+            regions=said.regions,
+            geo=said.geo,
+            provenance=said.provenance,
+            image_form=self.image_form,
+        )
+        if not isinstance(outcome, Dropped):
+            outcome.scores.update(said.scores)
+        return outcome
 
-    def _contents(self, facts: dict[str, Any]) -> dict[str, bytes]:
-        if "tar" in facts:
-            return _read_members(_inside(self.root, facts["tar"]), facts["members"])
-        return {suffix: _read_file(_inside(self.root, path)) for suffix, path in facts["files"].items()}
+    def _contents(self, entry: Entry) -> dict[str, bytes] | Dropped:
+        if "tar" in entry.facts:
+            tar = locate_inside(self.root, entry.facts["tar"], entry.id)
+            return tar if isinstance(tar, Dropped) else _read_members(tar, entry.facts["members"])
+        contents: dict[str, bytes] = {}
+        for suffix, path in entry.facts["files"].items():
+            content = read_inside(self.root, path, entry.id)
+            if isinstance(content, Dropped):
+                return content
+            contents[suffix] = content
+        return contents
 
 
 def problem(id: str, reason: str, detail: str, split: str | None = None) -> Entry:
@@ -142,24 +155,6 @@ def json_member(members: dict[str, bytes], suffix: str = "json") -> dict[str, An
     if not isinstance(record, dict):
         raise Refused("bad_json", f"{suffix} is not a JSON object")
     return record
-
-
-def _inside(root: Path, relative: str) -> Path:
-    path = root / relative
-    try:
-        if path.resolve().is_relative_to(root.resolve()):
-            return path
-    except (ValueError, RuntimeError):  # no name of a file: a NUL, half a surrogate pair; a loop of links
-        pass
-    raise Refused("path_outside", f"{relative[:200]!r} leads out of {root}")
-
-
-def _read_file(path: Path) -> bytes:
-    if path.exists() and not path.is_file():
-        raise Refused("missing_file", f"{path} is not a file")
-    if (size := path.stat().st_size) > MAX_MEMBER_BYTES:
-        raise Refused("too_large", f"{path} has {size} bytes; the limit is {MAX_MEMBER_BYTES}")
-    return path.read_bytes()
 
 
 def _read_members(tar: Path, members: dict[str, Sequence[int]]) -> dict[str, bytes]:
@@ -247,14 +242,14 @@ def split_of_path(relative: str) -> str | None:
 def tar_entries(root: Path, tar: str, split: str | None) -> Iterator[Entry]:
     """One entry a sample, in the order of their first members, then one for each problem. The id is the tar's path and the key."""
     stem = without_tar_suffix(tar)
-    try:
-        index = index_tar(_inside(root, tar))
-    except Refused as error:
-        yield problem(stem, error.reason, f"{tar}: {error}", split)
+    path = locate_inside(root, tar, stem)
+    if isinstance(path, Dropped):
+        yield problem(stem, path.reason, path.detail, split)
         return
+    try:
+        index = index_tar(path)
     except OSError as error:
-        reason = "missing_file" if isinstance(error, FileNotFoundError) else "unreadable_file"
-        yield problem(stem, reason, f"{tar}: {error}", split)
+        yield problem(stem, "unreadable_file", f"{tar}: {error}", split)
         return
     for key, members in index.samples.items():
         places = {suffix: list(place) for suffix, place in members.items()}

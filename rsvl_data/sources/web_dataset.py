@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsvl_data.images import READABLE_SUFFIXES, ImageSuffix
+from rsvl_data.image_form import ImageForm
+from rsvl_data.images import READABLE_SUFFIXES
 from rsvl_data.sources.base import Entry, split_of_name
 from rsvl_data.sources.dataset_card import DatasetCard
 from rsvl_data.sources.hub_rows import captions_of_row, label_of_row, position_of_row, provenance_of_row, text_of
@@ -39,14 +40,14 @@ def find(path: Path) -> Path | None:
     return path if has_image and suffixes & _WORDS else None
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix) -> MemberSource:
+def open(path: Path, name: str, image_form: ImageForm) -> MemberSource:
     root, _ = list_tars(path)
     card = DatasetCard.read(root / "README.md")
 
     def describe(entry: Entry, members: dict[str, bytes]) -> Described:
         return _describe(members, card)
 
-    return MemberSource(name, root, lambda: list_entries(path, card), describe, image_suffix)
+    return MemberSource(name, root, lambda: list_entries(path, card), describe, image_form)
 
 
 def list_entries(path: Path, card: DatasetCard) -> Iterator[Entry]:

@@ -227,7 +227,7 @@ def test_a_full_disk_is_said_and_the_next_run_goes_on(server, tmp_path, small_di
     table, disk = laion_table(tmp_path, server, 12), tmp_path / "disk"
     disk.mkdir()
     folders = {"downloads": tmp_path / "downloads", "out": tmp_path / "out", full: disk / "folder"}
-    command = words(table, folders["out"], *QUICK, "--image-format", "png", "--downloads", str(folders["downloads"]))
+    command = words(table, folders["out"], *QUICK, "--image.suffix", "png", "--downloads", str(folders["downloads"]))
     with small_disk(disk, {"downloads": "600k", "out": "60k"}[full]) as resize:
         status, err = ended(start(command))
         assert status == 1 and "No space left on device" in err and str(disk) in err and "give the same command again" in err
@@ -235,7 +235,7 @@ def test_a_full_disk_is_said_and_the_next_run_goes_on(server, tmp_path, small_di
         assert not (folders["out"] / "manifest.json").exists()
         resize("40m")
         assert ended(start(command))[0] == 0
-        assert main(words(table, tmp_path / "whole", *QUICK, "--image-format", "png")) == 0
+        assert main(words(table, tmp_path / "whole", *QUICK, "--image.suffix", "png")) == 0
         assert built(folders["out"]) == built(tmp_path / "whole")
         assert downloaded(folders["downloads"]) == downloaded(tmp_path / "whole.downloads")
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from rsvl_data.boxes import BadGeometry, finite_numbers, segmentation_mask
 from rsvl_data.errors import DataError
+from rsvl_data.image_form import DEFAULT_FORM
 from rsvl_data.images import to_stored
 from rsvl_data.mask_files import BadMask, raw_pixels, read_legend
 from rsvl_data.sample import Sample
@@ -32,7 +33,7 @@ def outcomes(source):
 def read(module, path, content):
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     png(path.parent / "a.png")
-    return outcomes(module.open(path, "x", "jpg"))
+    return outcomes(module.open(path, "x", DEFAULT_FORM))
 
 
 # --- one picture twice under one id ended a build after its last shard

@@ -9,6 +9,7 @@ from rsvl_data.captions.by_rule import Dice
 from rsvl_data.captions.layout import Frame
 from rsvl_data.captions.objects import caption_of_objects, object_sentences, object_texts, rounded_metres
 from rsvl_data.errors import OptionError
+from rsvl_data.image_form import DEFAULT_FORM
 from rsvl_data.sample import Caption, Geo, Region, Sample
 from rsvl_data.sources import coco, open_source
 from rsvl_data.stage import Dropped
@@ -195,7 +196,7 @@ def test_a_crowd_is_more_than_one():
 
 def test_real_boxes(shared):
     """NWPU VHR-10: each first sentence names the kinds and numbers of the annotation file."""
-    source = coco.open(shared / "data/nwpu_vhr10/instances.json", "vhr", "jpg")
+    source = coco.open(shared / "data/nwpu_vhr10/instances.json", "vhr", DEFAULT_FORM)
     outcomes = [source.read(entry) for entry in source.entries()]
     samples = list(object_sentences().run([outcome for outcome in outcomes if not isinstance(outcome, Dropped)]))
     assert len(samples) == 78
@@ -211,7 +212,7 @@ def test_real_boxes(shared):
 
 
 def test_the_dota_sample_has_metres(shared):
-    source = open_source(str(shared / "data/dota_sample"), "auto", "jpg", {})
+    source = open_source(str(shared / "data/dota_sample"), "auto")
     sample = source.read(next(iter(source.entries())))
     first = next(iter(object_sentences().run([sample]))).captions[0].text
     assert "14 small vehicles" in first and ("50 large" in first or "dozens of large" in first.lower())

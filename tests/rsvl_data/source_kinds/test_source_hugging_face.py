@@ -1,51 +1,41 @@
-"""What `datasets.load_dataset` gives, from local folders; `hub:org/name` takes the same way."""
-
 import json
-import shutil
 
 import pytest
-from foreign_tars import picture, texts, write_tar
+from small_pictures import picture, read_all
 
-from rsvl_data.sources import hugging_face, open_source
+from rsvl_data.errors import DataError
+from rsvl_data.sources import open_source
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_folder_that_datasets_loads(tmp_path, monkeypatch):
+    """`hub:org/name` takes the same way: datasets.load_dataset, then rows."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    for split, label, number in [("train", "forest", 0), ("train", "river", 1), ("test", "forest", 2)]:
+        picture(tmp_path / "set" / split / label / f"{number}.png", (number, 0, 0))
+    read = read_all(open_source(tmp_path / "set", "hugging-face"))
+    assert [(entry.split, sample.label) for entry, sample in read] == [
+        ("train", "forest"),
+        ("train", "river"),
+        ("test", "forest"),
+    ]
+    assert all(sample.captions[0].kind == "label" for _, sample in read)
 
 
-def read_all(folder):
-    source = open_source(folder, "hugging-face")
-    return {entry.id: (entry.split, source.read(entry)) for entry in source.entries()}
-
-
-def test_official_fixtures_agree_with_the_readers_of_folders(shared, tmp_path):
-    for name in ("imagefolder", "webdataset_repo"):
-        folder = shutil.copytree(shared / "fixtures" / "formats" / "14_hf" / name, tmp_path / name)
-        direct = open_source(folder)
-        plain = {
-            (e.split, (s := direct.read(e)).sha256): (texts(s), s.label, s.geo, s.provenance.licence) for e in direct.entries()
-        }
-        loaded = {(split, s.sha256): (texts(s), s.label, s.geo, s.provenance.licence) for split, s in read_all(folder).values()}
-        assert loaded == plain
-
-
-def test_columns_and_licence(tmp_path):
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_captions_of_a_datasets_table(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "set"
-    record = {"captions": [{"text": "ein See", "lang": "de", "kind": "vlm"}], "label": "lake", "lat": 1.5, "lon": 2.5}
-    write_tar(folder / "train.tar", [("k.jpg", picture()), ("k.json", json.dumps(record)), ("k.txt", "a lake")])
-    (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\n")
-    [(split, sample)] = read_all(folder).values()
-    assert split == "train" and sample.label == "lake" and (sample.geo.lat, sample.geo.lon) == (1.5, 2.5)
-    assert [(c.text, c.lang, c.kind) for c in sample.captions] == [("ein See", "de", "vlm"), ("a lake", "en", "human")]
-    assert sample.provenance.licence == "cc0-1.0"
+    picture(folder / "a.png")
+    (folder / "metadata.jsonl").write_text(
+        json.dumps({"file_name": "a.png", "captions": ["one", " two  words "], "text": "three"}) + "\n"
+    )
+    [(_, sample)] = read_all(open_source(folder, "hugging-face"))
+    assert [c.text for c in sample.captions] == ["one", "two words", "three"]
 
 
-def test_a_readme_that_cannot_be_had(monkeypatch, caplog):
-    def refuse(*args, **options):
-        raise OSError("no network")
-
-    monkeypatch.setattr(hugging_face, "hf_hub_download", refuse)
-    assert hugging_face._card("org/name").licence is None and "no network" in caplog.text
+def test_a_hub_name_that_cannot_be_loaded(monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(DataError, match="load_dataset\\('nobody/nothing'\\) failed"):
+        list(open_source("hub:nobody/nothing").entries())

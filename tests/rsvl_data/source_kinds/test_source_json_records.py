@@ -5,6 +5,7 @@ import pytest
 
 from rsvl_data import json_records
 from rsvl_data.errors import DataError
+from rsvl_data.image_form import DEFAULT_FORM
 from rsvl_data.json_records import line_spans, list_records, list_spans, parse, read_document, read_span
 from rsvl_data.sources import coco, gaia, karpathy, mgrs
 from rsvl_data.stage import Dropped
@@ -78,14 +79,14 @@ def test_a_record_has_a_limit(tmp_path, monkeypatch):
 def test_a_changed_file_is_noticed(tmp_path):
     path = tmp_path / "text_info.json"
     path.write_text(json.dumps([{"global_filepath": "a.jpg", "brief_caption": "one"}]))
-    source = mgrs.open(path, "x", "jpg")
+    source = mgrs.open(path, "x", DEFAULT_FORM)
     [entry] = source.entries()
     path.write_text(path.read_text().replace("one", "two"))
     with pytest.raises(ValueError, match="has changed since"):
         read_span(path, entry.facts["span"])
     assert source.read(entry).reason == "changed_file"
     (tmp_path / "train_data.jsonl").write_text('{"image_src": "http://x.org/text_info.json", "captions": ["a"]}\n')
-    source = gaia.open(tmp_path / "train_data.jsonl", "x", "jpg")
+    source = gaia.open(tmp_path / "train_data.jsonl", "x", DEFAULT_FORM)
     [entry] = source.entries()
     (tmp_path / "train_data.jsonl").write_text("")
     assert source.read(entry) == Dropped(entry.id, "changed_file", source.read(entry).detail)
@@ -111,7 +112,7 @@ def test_a_document_that_memory_could_not_hold(tmp_path, monkeypatch, read):
     monkeypatch.setattr(json_records, "MAX_PARSED_BYTES", 100_000)
     module = {coco.find: coco, karpathy.find: karpathy, gaia.find: gaia}[read]
     with pytest.raises(DataError, match="GiB of memory once parsed.*Split it into several files"):
-        list(module.open(module.find(tmp_path), "x", "jpg").entries())
+        list(module.open(module.find(tmp_path), "x", DEFAULT_FORM).entries())
 
 
 def test_the_estimate_is_above_what_python_takes():

@@ -61,7 +61,7 @@ def test_round_trip_keeps_every_byte_of_every_sample(tmp_path):
 
 def test_another_image_format_keeps_the_rest(tmp_path):
     first = build_full(tmp_path / "first", num=4)
-    assert main(["run", "data/import", "--source", str(first.root), "--out", str(tmp_path / "b"), "--image-format", "png"]) == 0
+    assert main(["run", "data/import", "--source", str(first.root), "--out", str(tmp_path / "b"), "--image.suffix", "png"]) == 0
     second = Dataset.open(tmp_path / "b")
     assert list(problems(second)) == [] and records(second).keys() == records(first).keys()
     before = {s.key: s for split in first.splits for s in first.samples(split)}

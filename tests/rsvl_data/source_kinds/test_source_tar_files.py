@@ -13,6 +13,7 @@ import pytest
 from foreign_tars import picture, write_tar
 
 from rsvl_data.errors import DataError
+from rsvl_data.image_form import DEFAULT_FORM
 from rsvl_data.sources import clip_benchmark, img2dataset, rs5m, tar_files
 from rsvl_data.sources.tar_files import BadArchive, tar_bytes
 from rsvl_data.sources.tar_index import first_suffixes, index_tar
@@ -50,8 +51,8 @@ def test_compressed_is_read_like_plain(tmp_path, suffix):
     assert first_suffixes(path) == {"img_content", "img_name", "caption"}
     for place in (path, tmp_path):
         assert rs5m.find(place) == place
-        [entry] = rs5m.open(place, "made", "jpg").entries()
-        sample = rs5m.open(place, "made", "jpg").read(entry)
+        [entry] = rs5m.open(place, "made", DEFAULT_FORM).entries()
+        sample = rs5m.open(place, "made", DEFAULT_FORM).read(entry)
         assert entry.id == "rs3-train-0000/a" and sample.image == picture() and sample.captions[0].text == "a river"
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
@@ -118,7 +119,7 @@ def read_in_child(source, entry, pipe):
 def test_expanded_once_a_process_and_by_a_fork_anew(tmp_path, monkeypatch):
     for number in range(3):
         rs5m_tar(tmp_path, ".tgz", key=f"k{number}", name=f"rs3-train-{number}")
-    source = rs5m.open(tmp_path, "made", "jpg")
+    source = rs5m.open(tmp_path, "made", DEFAULT_FORM)
     entries = list(source.entries())
     calls = []
     expand = tar_files._expand

@@ -152,7 +152,7 @@ def test_a_sparse_member_with_a_long_map_keeps_the_place(tmp_path):
 
 
 def test_a_file_that_is_too_large_costs_its_sample(tmp_path, monkeypatch):
-    monkeypatch.setattr("rsvl_data.sources.tar_index.MAX_MEMBER_BYTES", 2)
+    monkeypatch.setattr("rsvl_data.sources.tar_index.MAX_FILE_BYTES", 2)
     index = index_tar(write_tar(tmp_path / "x.tar", PAIR))
     assert suffixes(index) == {"b": ["jpg", "txt"]} and reasons(index) == [("a", "too_large")]
 
