@@ -231,7 +231,7 @@ def _recorder(out: Path, ends: dict[str, End]) -> Iterator[Callable[[End], None]
             file.write("\n")  # a line that a kill cut short must not spoil the next one
 
         def record(end: End) -> None:
-            file.write(json.dumps(asdict(end)) + "\n")
+            file.write(json.dumps(vars(end)) + "\n")
             file.flush()
             ends[end.url] = end
 
