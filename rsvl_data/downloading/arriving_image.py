@@ -1,7 +1,8 @@
 """One image on its way to the disk: in memory while it is small, and never under its name before it is whole and judged.
 
-Most images are small, so most take one write and one rename, and an answer that is no image leaves no trace. No file is synced: after a
-power cut a file may be short or empty. Its length stands in state.jsonl, so the next run finds it and asks again.
+Most images are small, so most take one write and one rename, and an answer that is no image leaves no trace. No file is synced by
+itself: after a power cut one may be short or empty. Its length stands in state.jsonl, so the next run sees that and asks again;
+`download.py` syncs all of them before it calls a download finished.
 """
 
 import io
@@ -64,7 +65,7 @@ class ArrivingImage:
     def _to_disk(self) -> None:
         content = self._content
         assert isinstance(content, io.BytesIO)
-        self._content = open(self._part, "w+b")
+        self._content = open(self._part, "w+b")  # noqa: SIM115 (closed in __exit__)
         self._on_disk = True
         self._content.write(content.getbuffer())
 

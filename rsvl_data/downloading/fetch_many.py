@@ -129,6 +129,7 @@ class _Host:
 class _Run:
     def __init__(self, client: SafeClient, out: Path, options: DownloadOptions, record: Callable[[End], None]):
         self._client, self._out, self._options, self._record = client, out, options, record
+        self._parts = out / ".download" / "parts"
         self._hosts: dict[str, _Host] = {}
 
     async def all(self, urls: list[str]) -> None:
@@ -180,7 +181,7 @@ class _Run:
 
     async def _try(self, url: str) -> End:
         name = hashlib.sha256(url.encode()).hexdigest()
-        with ArrivingImage(self._out / ".download" / "parts" / name) as image:
+        with ArrivingImage(self._parts / name) as image:
             await self._client.fetch(url, image, self._turn)
             file = f"images/{name[:2]}/{name}.{image.suffix(self._options.max_pixels)}"
             image.keep(self._out / file)

@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 from typing import Protocol, Self
 from urllib.parse import urljoin, urlsplit
@@ -75,9 +76,7 @@ class _JudgedAddresses(AbstractResolver):
     def __init__(self, resolve: Resolver, allow_private: bool):
         self._resolve, self._allow_private = resolve, allow_private
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
         try:
             found = await self._resolve(host, port)
         except socket.gaierror as error:
@@ -98,6 +97,7 @@ def _as_aiohttp_wants(host: str, address: str, port: int) -> ResolveResult:
     return {"hostname": host, "host": address, "port": port, "family": family, "proto": 0, "flags": socket.AI_NUMERICHOST}
 
 
+@cache  # reading them takes longer than a hundred images
 def _trusted_certificates() -> ssl.SSLContext:
     """Those of the system and those of certifi, because small containers have none."""
     context = ssl.create_default_context()
@@ -120,12 +120,12 @@ class SafeClient:
         ssl_context: ssl.SSLContext | None = None,
     ):
         self._limits, self._allow_private, self._ignore_opt_out = limits, allow_private_hosts, ignore_opt_out
+        self._ssl_context = ssl_context
         self._agent_token = re.split(r"[/\s]", user_agent.lower())[0]
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 resolver=_JudgedAddresses(resolve, allow_private_hosts),
                 use_dns_cache=False,  # or the address of a host would be used longer than its name server allows
-                ssl=ssl_context or _trusted_certificates(),
                 limit=limits.connections,
                 keepalive_timeout=limits.idle_s,
             ),
@@ -172,7 +172,8 @@ class SafeClient:
 
     async def _exchange(self, url: str, sink: Sink) -> str | None:
         """One request. The target of a redirect, or None when `sink` holds the body."""
-        async with self._session.get(URL(url, encoded=True), allow_redirects=False) as response:
+        trusted = self._ssl_context or _trusted_certificates() if url.startswith("https:") else True
+        async with self._session.get(URL(url, encoded=True), allow_redirects=False, ssl=trusted) as response:
             headers = _Headers(response.raw_headers)
             location = headers.first("location") if response.status in _REDIRECTS else None
             if response.status != 200 and location is None:
@@ -267,6 +268,6 @@ async def _read_body(response: aiohttp.ClientResponse, headers: _Headers, sink: 
 
 def _reset(response: aiohttp.ClientResponse) -> aiohttp.ClientOSError | None:
     """aiohttp has one error for a body that was closed early and for a broken connection; the connection tells them apart."""
-    protocol = response.connection and response.connection.protocol
-    error = protocol and protocol.exception()
+    connection = response.connection
+    error = None if connection is None or connection.protocol is None else connection.protocol.exception()
     return error if isinstance(error, aiohttp.ClientOSError) else None

@@ -77,10 +77,11 @@ def check_url(text: str, *, allow_private: bool = False) -> str:
     host = _check_host(name, allow_private)
     if port is not None and port < 1024 and port not in _OPEN_LOW_PORTS:
         raise NotFetched("port", f"{redacted(text)!r} asks port {port}; below 1024 only 80 and 443 are open")
-    if port is None and _PLAIN_TAIL.fullmatch(tail):
-        return f"{scheme.lower()}://{host}{tail}"  # what httpx would say, sooner
+    origin = f"{scheme.lower()}://{host}{'' if port is None else f':{port}'}"
+    if port not in (80, 443) and _PLAIN_TAIL.fullmatch(tail):
+        return origin + tail  # what httpx would say, sooner
     try:
-        url = httpx.URL(f"{scheme.lower()}://{host}{'' if port is None else f':{port}'}{tail.partition('#')[0]}")
+        url = httpx.URL(origin + tail.partition("#")[0])
     except httpx.InvalidURL as error:
         raise NotFetched("bad_url", f"{redacted(text)!r}: {error}") from error
     return str(url)
