@@ -160,7 +160,7 @@ def test_a_cut_chunked_body_and_header_text_that_is_no_text(server, tmp_path):
     download(table, tmp_path / "out", QUICK)
     assert reasons(tmp_path / "out") == {
         "cut": "truncated",
-        "no_chunk": "truncated",
+        "no_chunk": "http_error",
         "many_headers": "http_error",
         "no_text": "opt_out",
         "odd_target": "scheme",

@@ -108,6 +108,7 @@ def test_one_spelling_for_httpx_for_aiohttp_and_for_the_next_judgement(host, por
         assert check_url(f"{scheme}://{host}{port}{tail}") == url == check_url(url)
     assert check_url(url) == url
     asked, read = URL(url, encoded=True), httpx.URL(url)
-    path = read.raw_path.decode().removesuffix("?")
+    path = url.partition(asked.raw_authority)[2] or "/"
+    path = path[:-1] if path.find("?") == len(path) - 1 else path  # aiohttp leaves out a "?" with nothing behind it
     assert (asked.scheme, asked.raw_host, asked.raw_path_qs) == (read.scheme, read.raw_host.decode(), path)
     assert asked.explicit_port == read.port and not asked.raw_user and not asked.raw_fragment
