@@ -14,7 +14,7 @@ import pytest
 from misbehaving_server import JPEG, answer, misbehaving_server, picture, redirect
 
 from recipes.data import download as recipe
-from rsvl_data.downloading.arriving_image import IN_MEMORY_BYTES
+from rsvl_data.downloading.arriving_image import IN_MEMORY_BYTES, ArrivingImage
 from rsvl_data.downloading.download import describe, download
 from rsvl_data.downloading.fetch_many import DownloadOptions
 from rsvl_data.errors import DataError, OptionError
@@ -144,6 +144,24 @@ def test_a_large_image_waits_on_the_disk_and_arrives_the_same(server, tmp_path):
     files = [tmp_path / "out" / line["filepath"] for line in lines(tmp_path / "out" / "table.jsonl")]
     assert [path.read_bytes() for path in files] == [large, JPEG] and files[0].suffix == ".bmp"
     assert not list((tmp_path / "out" / ".download" / "parts").iterdir())
+
+
+def test_no_more_than_a_megabyte_of_an_image_is_in_memory(tmp_path):
+    part, piece = tmp_path / "part", bytes(IN_MEMORY_BYTES // 2)
+    with ArrivingImage(part) as image:
+        for expected in (False, False, True):
+            image.write(piece)
+            assert part.exists() is expected
+    assert not part.exists() and image.num_bytes == 3 * len(piece)
+
+
+def test_no_cookie_is_sent_back(server, tmp_path):
+    async def resolve(host, port):
+        return ["127.0.0.1"]
+
+    server.extra["/set"] = lambda n: answer(b"", "302 Found", Location="/good.jpg", Set_Cookie="a=b")
+    download(table_of(tmp_path, server.url("/set", "images.test")), tmp_path / "out", QUICK, resolve=resolve)
+    assert "cookie" not in server.headers["/good.jpg"].lower()
 
 
 def test_a_cut_chunked_body_and_header_text_that_is_no_text(server, tmp_path):
