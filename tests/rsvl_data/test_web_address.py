@@ -4,7 +4,7 @@ from unittest.mock import patch
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from yarl import URL
 
@@ -99,6 +99,7 @@ _PIECES = [*'abZ09._~-/:%?&= +@"[]()', "//", "/.", "/..", "a/../b", "a/./b", "é
     scheme=st.sampled_from(["http", "HTTPS"]),
     tail=st.lists(st.sampled_from(_PIECES)).map(lambda pieces: "/" + "".join(pieces)),
 )
+@example(host="images.example.org", port=":8080", scheme="http", tail="/a/../b")
 def test_one_spelling_for_httpx_for_aiohttp_and_for_the_next_judgement(host, port, scheme, tail):
     try:
         url = check_url(f"{scheme}://{host}{port}{tail}")
