@@ -16,7 +16,7 @@ import logging
 import os
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -74,7 +74,7 @@ def download(
         if missing:
             with _recorder(out, ends) as record, _progress(missing, record) as noted:
                 asyncio.run(fetch_all(missing, out, options, noted, resolve=resolve, ssl_context=ssl_context))
-        report = _write_results(table, out, options, ends, len(missing))
+        report = _write_results(table, out, options, set(urls), ends, len(missing))
     log.info("%s: %s", out, report)
     if report.images == 0:
         raise DataError(f"{table}: no image could be downloaded; {report}. Details: {out / 'dropped.jsonl'}")
@@ -132,10 +132,12 @@ def _rows(table: Path, options: DownloadOptions) -> Iterator[UrlRow]:
         yield row
 
 
-def _judged(row: UrlRow, options: DownloadOptions) -> str | NotFetched:
-    """The URL to ask for, or why there is none."""
+def _judged(row: UrlRow, options: DownloadOptions, known: Container[str] = ()) -> str | NotFetched:
+    """The URL to ask for, or why there is none. `known` are URLs this function gave before: judging one again changes nothing."""
     if row.fault:
         return NotFetched(*row.fault)
+    if row.url in known:
+        return row.url
     try:
         return check_url(row.url, allow_private=options.allow_private_hosts)
     except NotFetched as refusal:
@@ -148,14 +150,16 @@ def _urls(table: Path, options: DownloadOptions) -> list[str]:
     return list(dict.fromkeys(url for url in judged if isinstance(url, str)))
 
 
-def _write_results(table: Path, out: Path, options: DownloadOptions, ends: dict[str, End], asked: int) -> DownloadReport:
+def _write_results(
+    table: Path, out: Path, options: DownloadOptions, urls: set[str], ends: dict[str, End], asked: int
+) -> DownloadReport:
     dropped: Counter[str] = Counter()
     seen: set[str] = set()
     rows = images = joined = 0
     with _renamed(out / "table.jsonl") as kept, _renamed(out / "dropped.jsonl") as left_out:
         for row in _rows(table, options):
             rows += 1
-            url = _judged(row, options)
+            url = _judged(row, options, known=urls)
             end = End("", reason=url.reason, detail=str(url)) if isinstance(url, NotFetched) else ends.get(url, _NOT_REACHED)
             if end.reason:
                 dropped[end.reason] += 1
@@ -168,6 +172,8 @@ def _write_results(table: Path, out: Path, options: DownloadOptions, ends: dict[
             line = {"filepath": end.file, "captions": row.captions, "url": end.url, **row.facts}
             kept.write(json.dumps(line, ensure_ascii=False) + "\n")
     report = DownloadReport(rows, images, asked, joined, dict(sorted(dropped.items())))
+    if asked:
+        os.sync()  # all images at once, not each: what download.json calls finished must outlive a power cut
     content = {"code": code_version(), **_request(table, options), **asdict(report)}
     write_atomically(out / "download.json", (json.dumps(content, indent=1) + "\n").encode())
     return report
@@ -231,7 +237,7 @@ def _recorder(out: Path, ends: dict[str, End]) -> Iterator[Callable[[End], None]
             file.write("\n")  # a line that a kill cut short must not spoil the next one
 
         def record(end: End) -> None:
-            file.write(json.dumps(asdict(end)) + "\n")
+            file.write(json.dumps(vars(end)) + "\n")
             file.flush()
             ends[end.url] = end
 
