@@ -21,6 +21,7 @@ from typing import Any
 
 Measured = dict[str, Any]
 _MARK = "MEASURED "
+_ROOT = Path(__file__).parents[1]
 
 
 def alternate(contenders: Mapping[str, Callable[[], Measured]], rounds: int) -> list[dict[str, Measured]]:
@@ -45,13 +46,13 @@ def median_and_range(values: Sequence[float]) -> dict[str, float]:
 
 
 def measure_in_fresh_process(script: str, arguments: Sequence[str], *, path_first: Path | None = None) -> Measured:
-    """Run `script` with the arguments and return what it gave to `report`.
+    """Run `script` with the arguments and return what it gave to `report`. It can import `benchmarks` and the packages of this folder.
 
     `path_first` comes before the installed packages: how a peer that needs an older library gets it.
     """
     environment = dict(os.environ)
-    if path_first is not None:
-        environment["PYTHONPATH"] = os.pathsep.join([str(path_first), environment.get("PYTHONPATH", "")]).strip(os.pathsep)
+    folders = [*([str(path_first)] if path_first else []), str(_ROOT), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(folders).strip(os.pathsep)
     done = subprocess.run([sys.executable, script, *arguments], env=environment, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if done.returncode or not lines:
