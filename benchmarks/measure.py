@@ -10,10 +10,14 @@ import json
 import os
 import platform
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -58,6 +62,47 @@ def measure_in_fresh_process(script: str, arguments: Sequence[str], *, path_firs
     if done.returncode or not lines:
         raise RuntimeError(f"{script} {' '.join(arguments)} failed with status {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return json.loads(lines[-1].removeprefix(_MARK))
+
+
+def measure_command(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Measured:
+    """Wall clock from the start of the process to its end, CPU time, and the peak memory of it and all its children together.
+
+    Memory is looked at ten times a second, a page that processes share counted once in all (PSS). Raises RuntimeError, with what it
+    wrote, for a status other than 0.
+    """
+    peak_kib = 0
+    cpu_start, start = cpu_seconds(), time.perf_counter()
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            command, env=dict(environment or os.environ), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        while process.poll() is None:
+            peak_kib = max(peak_kib, sum(map(_pss_kib, session_processes(process.pid))))
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)
+        seconds = time.perf_counter() - start
+        if process.returncode:
+            output.seek(0)
+            raise RuntimeError(f"{shlex.join(command)} failed with status {process.returncode}:\n{output.read()[-8000:]}")
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds() - cpu_start, "peak_pss_mib": peak_kib / 1024}
+
+
+def session_processes(leader: int) -> list[int]:
+    """The processes of the session that `leader` began, itself among them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            if int(path.read_text().rpartition(")")[2].split()[3]) == leader:
+                found.append(int(path.parent.name))
+    return found
+
+
+def _pss_kib(process: int) -> int:
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    return 0
 
 
 def report(measured: Measured) -> None:
