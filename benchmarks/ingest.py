@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -206,10 +207,10 @@ def kill_after(command: list[str], environment: dict[str, str], seconds: float) 
     time.sleep(seconds)
     while processes := measure.session_processes(process.pid):
         for each in processes:
-            if each != process.pid or process.poll() is None:
+            with suppress(ProcessLookupError):
                 os.kill(each, signal.SIGKILL)
-        process.poll()
         time.sleep(0.02)
+    process.wait()
 
 
 def peer_versions(options: Options) -> dict[str, str]:

@@ -88,11 +88,12 @@ def measure_command(command: Sequence[str], environment: Mapping[str, str] | Non
 
 
 def session_processes(leader: int) -> list[int]:
-    """The processes of the session that `leader` began, itself among them."""
+    """The processes of the session that `leader` began and that have not ended, itself among them."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it ended meanwhile
-            if int(path.read_text().rpartition(")")[2].split()[3]) == leader:
+            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state != "Z":
                 found.append(int(path.parent.name))
     return found
 
