@@ -23,13 +23,14 @@ import io
 import struct
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageCms
 
-ImageSuffix = Literal["jpg", "png", "webp"]
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm, ImageSuffix
+
 _PIL_FORMAT = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "AVIF")
 READABLE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".avif"})
@@ -80,8 +81,8 @@ class StoredImage:
     orientation: int = 1
 
 
-def to_stored(content: bytes, suffix: ImageSuffix = "jpg", *, quality: int = 95, max_pixels: int = 100_000_000) -> StoredImage:
-    """Check that an image decodes to its last row, and give it the dataset's one format, by the rules above.
+def to_stored(content: bytes, form: ImageForm = DEFAULT_FORM, *, max_pixels: int = 100_000_000) -> StoredImage:
+    """Check that an image decodes to its last row, and give it the form of the dataset, by the rules above.
 
     `max_pixels` above 178,956,970 has no effect: Pillow stops there. Raises UnreadableImage.
     """
@@ -96,12 +97,14 @@ def to_stored(content: bytes, suffix: ImageSuffix = "jpg", *, quality: int = 95,
         orientation = exif.get(_ORIENTATION, 1) if exif else 1
         orientation = orientation if orientation in _TURN else 1
         whole = orientation == 1 and not (image.format == "PNG" and raw_modes != ["RGB"])
-        if whole and _is_plain(image, suffix) and _to_srgb(image) is image:
-            return _keep(image, exif, content, suffix, quality)
+        if whole and _is_plain(image, form.suffix) and _to_srgb(image) is image:
+            return _keep(image, exif, content, form)
         upright = image.transpose(_TURN[orientation]) if orientation > 1 else image
         colours = _to_srgb(_flatten(upright))
     plain = Image.fromarray(np.asarray(colours.convert("RGB")))  # leaves profile, EXIF and text behind
-    return StoredImage(encode(plain, suffix, quality), plain.width, plain.height, reencoded=True, orientation=orientation)
+    return StoredImage(
+        encode(plain, form.suffix, form.quality), plain.width, plain.height, reencoded=True, orientation=orientation
+    )
 
 
 def encode(image: Image.Image, suffix: ImageSuffix, quality: int = 95) -> bytes:
@@ -175,12 +178,14 @@ def _is_plain(image: Image.Image, suffix: ImageSuffix) -> bool:
     )
 
 
-def _keep(image: Image.Image, exif: Image.Exif | None, content: bytes, suffix: ImageSuffix, quality: int) -> StoredImage:
+def _keep(image: Image.Image, exif: Image.Exif | None, content: bytes, form: ImageForm) -> StoredImage:
     xmp = image.info.get("xmp", b"")
     tells_position = (exif is not None and _GPS in exif) or b"GPS" in (xmp if isinstance(xmp, bytes) else str(xmp).encode())
     if exif is not None and not tells_position:
         return StoredImage(content, image.width, image.height, reencoded=False)
-    stripped = _without_exif(content) if suffix == "jpg" else encode(Image.fromarray(np.asarray(image)), suffix, quality)
+    stripped = (
+        _without_exif(content) if form.suffix == "jpg" else encode(Image.fromarray(np.asarray(image)), form.suffix, form.quality)
+    )
     return StoredImage(stripped, image.width, image.height, reencoded=True)
 
 

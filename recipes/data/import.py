@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from recipes.config import save_config
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.pipeline import BuildOptions, build
 from rsvl_data.shards import Dataset
 from rsvl_data.sources import Format, open_source
@@ -49,16 +49,15 @@ class Options(BuildOptions):
     """folder, file or pattern of shards ({a,b}-{00..31}.tar), or hub:org/name for a dataset of the Hugging Face Hub"""
     format: Format = "auto"
     """what it is; auto finds out"""
-    image_format: ImageSuffix = "jpg"
-    """format of the stored images; those that have it already are kept byte for byte, png loses nothing"""
+    image: ImageForm = field(default_factory=ImageForm)
     geotiff: GeoTiffOptions = field(default_factory=GeoTiffOptions)
     gaia: GaiaOptions = field(default_factory=GaiaOptions)
 
 
 def run(options: Options) -> Dataset | None:
     own = {"geotiff": asdict(options.geotiff), "gaia": asdict(options.gaia)}
-    source = open_source(options.source, options.format, options.image_format, own)
-    dataset = build(source, [], options, recipe="data/import", image_suffix=options.image_format)
+    source = open_source(options.source, options.format, options.image, own)
+    dataset = build(source, [], options, recipe="data/import", image_suffix=options.image.suffix)
     if dataset is not None:
         save_config(options.out, "data/import", options)
     return dataset

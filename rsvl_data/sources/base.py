@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from rsvl_data.caption_text import BadCaption, clean_caption
 from rsvl_data.captions import label_captions
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix, UnreadableImage, to_stored
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm
+from rsvl_data.images import UnreadableImage, to_stored
 from rsvl_data.sample import Caption, Geo, Provenance, Region, Sample, content_key
 from rsvl_data.stage import Dropped, Outcome
 
@@ -78,7 +79,7 @@ class ImageFiles:
     name: str
     root: Path
     list_entries: Callable[[], Iterator[Entry]]
-    image_suffix: ImageSuffix = "jpg"
+    image_form: ImageForm = DEFAULT_FORM
     note: str | None = None
     mask: dict[str, Any] | None = None
 
@@ -102,7 +103,7 @@ class ImageFiles:
             regions=entry.facts.get("regions", []),
             geo=entry.facts.get("geo"),
             provenance=entry.facts.get("provenance", {}),
-            image_suffix=self.image_suffix,
+            image_form=self.image_form,
         )
 
 
@@ -113,7 +114,7 @@ def make_sample(
     dataset: str,
     captions: Sequence[str | dict[str, Any]],
     label: str | None,
-    image_suffix: ImageSuffix,
+    image_form: ImageForm,
     regions: Sequence[dict[str, Any]] = (),
     geo: dict[str, Any] | None = None,
     provenance: dict[str, Any] | None = None,
@@ -121,7 +122,7 @@ def make_sample(
 ) -> Outcome:
     """The record of one encoded image and what its source says of it, or why there is none. `mask` is an encoded index PNG."""
     try:
-        stored = to_stored(content, image_suffix)
+        stored = to_stored(content, image_form)
     except UnreadableImage as error:
         return Dropped(source_id, error.reason, f"{source_id}: {error}")
     sha256 = hashlib.sha256(stored.content).hexdigest()

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import READABLE_SUFFIXES, ImageSuffix
+from rsvl_data.image_form import ImageForm
+from rsvl_data.images import READABLE_SUFFIXES
 from rsvl_data.sources.base import Entry, ImageFiles, given_split, split_of_name
 
 EXPECTS = "a folder with one folder of images per class, below split folders (train, val, test) or not"
@@ -26,8 +27,8 @@ def find(path: Path) -> Path | None:
     return None
 
 
-def open(root: Path, name: str, image_suffix: ImageSuffix) -> ImageFiles:
-    return ImageFiles(name, root, lambda: list_entries(root), image_suffix)
+def open(root: Path, name: str, image_form: ImageForm) -> ImageFiles:
+    return ImageFiles(name, root, lambda: list_entries(root), image_form)
 
 
 def list_entries(root: Path) -> Iterator[Entry]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from rsvl_data.boxes import BadGeometry, box_of_mask, corners, finite_numbers, segmentation_mask
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources.base import Entry, split_of_name
 from rsvl_data.sources.object_images import Annotation, Object, ObjectImages
 
@@ -48,11 +48,11 @@ def _is_coco(path: Path) -> bool:
         return text.find(b'"annotations"') >= 0 and text.find(b'"images"') >= 0
 
 
-def open(main: Path, name: str, image_suffix: ImageSuffix) -> ObjectImages:
+def open(main: Path, name: str, image_form: ImageForm) -> ObjectImages:
     folder = main if main.is_dir() else main.parent
     root = folder.parent if folder.name == "annotations" else folder
     files = [main] if main.is_file() else _coco_files(main)
-    return ObjectImages(name, root, lambda: list_entries(files, root), annotate, image_suffix)
+    return ObjectImages(name, root, lambda: list_entries(files, root), annotate, image_form)
 
 
 def list_entries(files: list[Path], root: Path) -> Iterator[Entry]:

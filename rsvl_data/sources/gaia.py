@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources import img2dataset
 from rsvl_data.sources.base import Entry
 from rsvl_data.sources.tar_members import Described, MemberSource, Refused, image_member, json_member, problem, split_of_path
@@ -41,14 +41,14 @@ def find(path: Path) -> Path | None:
     return path if _is_shards(path) else None
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix, *, strip_lead_in: bool = False) -> MemberSource:
+def open(path: Path, name: str, image_form: ImageForm, *, strip_lead_in: bool = False) -> MemberSource:
     """`strip_lead_in` removes "The image showcases:" from captions, which then begin with a capital."""
     root = path if path.is_dir() else path.parent
 
     def describe(entry: Entry, members: dict[str, bytes]) -> Described:
         return _describe(entry, members, strip_lead_in)
 
-    return MemberSource(name, root, lambda: list_entries(path), describe, image_suffix)
+    return MemberSource(name, root, lambda: list_entries(path), describe, image_form)
 
 
 def list_entries(path: Path) -> Iterator[Entry]:

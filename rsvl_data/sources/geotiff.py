@@ -24,7 +24,8 @@ from PIL import Image
 
 from rsvl_data.errors import OptionError
 from rsvl_data.geo import ClimateGrid, geo_library, raster_facts, season
-from rsvl_data.images import ImageSuffix, encode
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm
+from rsvl_data.images import encode
 from rsvl_data.raster_display import Display, Stretch, choose_display
 from rsvl_data.sources.base import Entry, make_sample
 from rsvl_data.stage import Dropped, Outcome
@@ -60,9 +61,9 @@ def find(path: Path) -> Path | None:
     return path if next(_rasters(path), None) else None
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix, **options: Any) -> "GeoTiffs":
+def open(path: Path, name: str, image_form: ImageForm, **options: Any) -> "GeoTiffs":
     """`options` are those of GeoTiffs from `tile_px` on."""
-    return GeoTiffs(name, path, image_suffix, **options)
+    return GeoTiffs(name, path, image_form, **options)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class GeoTiffs:
 
     name: str
     path: Path
-    image_suffix: ImageSuffix = "jpg"
+    image_form: ImageForm = DEFAULT_FORM
     tile_px: int = 512
     overlap_px: int = 0
     min_valid: float = 0.5
@@ -150,13 +151,13 @@ class GeoTiffs:
         tags = _tags(scene)
         geo = self._geo(scene, tags, display, (row, column, rows, columns))
         return make_sample(
-            encode(Image.fromarray(display.to_rgb(pixels, valid)), self.image_suffix),
+            encode(Image.fromarray(display.to_rgb(pixels, valid)), self.image_form.suffix, self.image_form.quality),
             entry.id,
             dataset=self.name,
             captions=[fact_caption(geo, from_satellite=_first(tags, _SATELLITE_TAGS) is not None)],
             label=None,
             geo=geo,
-            image_suffix=self.image_suffix,
+            image_form=self.image_form,
         )
 
     def _geo(self, scene: Any, tags: Mapping[str, str], display: Display, window: tuple[int, int, int, int]) -> dict[str, Any]:

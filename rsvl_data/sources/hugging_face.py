@@ -13,7 +13,7 @@ from typing import Any
 import datasets
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm
 from rsvl_data.sources.base import Entry, make_sample, split_of_name
 from rsvl_data.stage import Dropped, Outcome
 
@@ -37,7 +37,7 @@ class HuggingFace:
     """`id` is what `datasets.load_dataset` takes."""
 
     id: str
-    image_suffix: ImageSuffix = "jpg"
+    image_form: ImageForm = DEFAULT_FORM
     note: str | None = None
     mask: dict[str, Any] | None = None
 
@@ -46,7 +46,7 @@ class HuggingFace:
         return Path(self.id).name
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"id": self.id, "image_suffix": self.image_suffix, "note": self.note}  # each process opens the tables itself
+        return {"id": self.id, "image_form": self.image_form, "note": self.note}  # each process opens the tables itself
 
     @cached_property
     def _splits(self) -> dict[str, datasets.Dataset]:
@@ -73,7 +73,7 @@ class HuggingFace:
             return Dropped(entry.id, "missing_file", f"{entry.id}: {error}")
         captions = [text for column in CAPTION_COLUMNS for text in _texts(row.get(column))]
         return make_sample(
-            content, entry.id, dataset=self.id, captions=captions, label=_label(rows, row), image_suffix=self.image_suffix
+            content, entry.id, dataset=self.id, captions=captions, label=_label(rows, row), image_form=self.image_form
         )
 
 

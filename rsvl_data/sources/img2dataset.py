@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources.base import Entry
 from rsvl_data.sources.tar_members import (
     Described,
@@ -64,8 +64,8 @@ def find(path: Path) -> Path | None:
     return path if first is not None and columns_of(first) >= _STATUS and _shards(path) else None
 
 
-def open(folder: Path, name: str, image_suffix: ImageSuffix) -> MemberSource:
-    return MemberSource(name, folder, lambda: list_entries(folder), _describe, image_suffix)
+def open(folder: Path, name: str, image_form: ImageForm) -> MemberSource:
+    return MemberSource(name, folder, lambda: list_entries(folder), _describe, image_form)
 
 
 def list_entries(folder: Path) -> Iterator[Entry]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rsvl_data.caption_text import decode_text
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources.base import Entry, given_split
 from rsvl_data.sources.table import Fault, Records, is_file
 
@@ -26,8 +26,8 @@ def find(path: Path) -> Path | None:
     return next(iter(sorted(path.glob("dataset*.json"))), None)
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix) -> Records:
-    return Records(name, path.parent, lambda: list_entries(path), image_suffix)
+def open(path: Path, name: str, image_form: ImageForm) -> Records:
+    return Records(name, path.parent, lambda: list_entries(path), image_form)
 
 
 def list_entries(path: Path) -> Iterator[Entry]:

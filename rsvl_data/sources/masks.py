@@ -17,7 +17,7 @@ import numpy as np
 
 from rsvl_data.captions_from_objects import caption_of_classes
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm
 from rsvl_data.mask_files import (
     LEGEND_FILES,
     BadMask,
@@ -60,7 +60,7 @@ def _folders(folder: Path) -> list[Path]:
     return [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
 
 
-def open(root: Path, name: str, image_suffix: ImageSuffix, legend: Legend | None = None) -> "MaskedImages":
+def open(root: Path, name: str, image_form: ImageForm, legend: Legend | None = None) -> "MaskedImages":
     """Raises DataError when no legend is given and none lies in `root`."""
     if legend is None:
         path = next((root / file for file in LEGEND_FILES if (root / file).is_file()), None)
@@ -71,7 +71,7 @@ def open(root: Path, name: str, image_suffix: ImageSuffix, legend: Legend | None
                 'or the name of a known legend such as "LoveDA"'
             )
         legend = read_legend(path)
-    return MaskedImages(name, root, legend, image_suffix)
+    return MaskedImages(name, root, legend, image_form)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class MaskedImages:
     name: str
     root: Path
     legend: Legend
-    image_suffix: ImageSuffix = "jpg"
+    image_form: ImageForm = DEFAULT_FORM
     note: str | None = None
 
     @property
@@ -125,7 +125,7 @@ class MaskedImages:
             captions=[caption_of_classes(shown_classes(ids, self.legend)).model_dump()],
             label=None,
             regions=regions,
-            image_suffix=self.image_suffix,
+            image_form=self.image_form,
             mask=encode_mask(ids),
         )
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from rsvl_data.boxes import Box, box_in_image, finite_numbers
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sample import Region
 from rsvl_data.sources.base import Entry
 from rsvl_data.sources.tar_members import Described, MemberSource, problem
@@ -41,8 +41,8 @@ def find(path: Path) -> Path | None:
     return path / "text_info.json" if (path / "text_info.json").is_file() else None
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix) -> "MgrsSource":
-    return MgrsSource(name, path.parent, lambda: list_entries(path), _describe, image_suffix)
+def open(path: Path, name: str, image_form: ImageForm) -> "MgrsSource":
+    return MgrsSource(name, path.parent, lambda: list_entries(path), _describe, image_form)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from rsvl_data.boxes import (
     polygon_area,
 )
 from rsvl_data.captions_from_objects import caption_of_objects
-from rsvl_data.images import READABLE_FORMATS, READABLE_SUFFIXES, ImageSuffix, UnreadableImage, to_stored
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm
+from rsvl_data.images import READABLE_FORMATS, READABLE_SUFFIXES, UnreadableImage, to_stored
 from rsvl_data.sources.base import Entry, make_sample
 from rsvl_data.stage import Dropped, Outcome
 from rsvl_data.words import words_of_label
@@ -88,7 +89,7 @@ class ObjectImages:
     root: Path
     list_entries: Callable[[], Iterator[Entry]]
     annotate: Callable[[Path, Entry], Annotation]
-    image_suffix: ImageSuffix = "jpg"
+    image_form: ImageForm = DEFAULT_FORM
     note: str | None = None
     mask: dict[str, Any] | None = None
 
@@ -126,7 +127,7 @@ class ObjectImages:
             regions=regions,
             geo=annotation.geo,
             provenance=entry.facts.get("provenance"),
-            image_suffix=self.image_suffix,
+            image_form=self.image_form,
         )
         if not isinstance(outcome, Dropped):
             counts = {"regions_dropped": len(bad), "regions_repaired": num_repaired, "size_unstated": annotation.size_unstated}

@@ -18,7 +18,7 @@ import numpy as np
 
 from rsvl_data.boxes import BadGeometry, Box, box_in_image, box_of_mask, finite_numbers, segmentation_mask
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm
 from rsvl_data.mask_files import BadMask, encode_mask, raw_pixels
 from rsvl_data.sources.base import Entry, make_sample, split_of_name
 from rsvl_data.sources.coco import image_folder, read_json, read_json_file
@@ -39,16 +39,16 @@ def find(path: Path) -> Path | None:
     return path if next(path.glob("output_phrase_*.txt"), None) and (path / "masks").is_dir() else None
 
 
-def open(main: Path, name: str, image_suffix: ImageSuffix) -> "ReferringImages":
+def open(main: Path, name: str, image_form: ImageForm) -> "ReferringImages":
     """Raises DataError for a pickle."""
     if main.is_dir():
-        return ReferringImages(name, main, lambda: _phrases_of_lines(main), image_suffix)
+        return ReferringImages(name, main, lambda: _phrases_of_lines(main), image_form)
     if main.suffix == ".p":
         raise DataError(
             f"{main} is a pickle, which can run any code when it is read, so it is not. "
             f"Where you trust it, write its list as JSON to {main.with_suffix('.json')}"
         )
-    return ReferringImages(name, main.parent, lambda: _phrases_of_refs(main), image_suffix)
+    return ReferringImages(name, main.parent, lambda: _phrases_of_refs(main), image_form)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ReferringImages:
     name: str
     root: Path
     list_entries: Callable[[], Iterator[Entry]]
-    image_suffix: ImageSuffix = "jpg"
+    image_form: ImageForm = DEFAULT_FORM
     note: str | None = None
     mask: dict[str, Any] = field(default_factory=lambda: _LEGEND)
 
@@ -104,7 +104,7 @@ class ReferringImages:
             captions=sentences,
             label=None,
             regions=regions,
-            image_suffix=self.image_suffix,
+            image_form=self.image_form,
             mask=encode_mask(mask),
         )
         if repaired and not isinstance(outcome, Dropped):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources.base import Entry
 from rsvl_data.sources.tar_index import first_suffixes
 from rsvl_data.sources.tar_members import (
@@ -49,9 +49,9 @@ def find(path: Path) -> Path | None:
     return path if _label_tables(path) else None
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix) -> MemberSource:
+def open(path: Path, name: str, image_form: ImageForm) -> MemberSource:
     root = list_tars(path)[0]
-    return MemberSource(name, root, lambda: list_entries(path), _describe, image_suffix)
+    return MemberSource(name, root, lambda: list_entries(path), _describe, image_form)
 
 
 def list_entries(path: Path) -> Iterator[Entry]:

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from rsvl_data.caption_text import detect_encoding
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources.base import Entry, ImageFiles, given_split
 from rsvl_data.stage import Dropped, Outcome
 
@@ -81,8 +81,8 @@ def _has_columns(path: Path) -> bool:
     return bool(columns.intersection(_IMAGE) and columns.intersection(_CAPTION))
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix) -> Records:
-    return Records(name, path.parent, lambda: list_entries(path), image_suffix)
+def open(path: Path, name: str, image_form: ImageForm) -> Records:
+    return Records(name, path.parent, lambda: list_entries(path), image_form)
 
 
 def list_entries(path: Path) -> Iterator[Entry]:

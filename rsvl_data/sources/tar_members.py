@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import READABLE_SUFFIXES, ImageSuffix
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm
+from rsvl_data.images import READABLE_SUFFIXES
 from rsvl_data.sources.base import Entry, make_sample, split_of_name
 from rsvl_data.sources.tar_index import MAX_MEMBER_BYTES, index_tar
 from rsvl_data.stage import Dropped, Outcome
@@ -54,7 +55,7 @@ class MemberSource:
     root: Path
     list_entries: Callable[[], Iterator[Entry]]
     describe: Callable[[Entry, dict[str, bytes]], Described]
-    image_suffix: ImageSuffix = "jpg"
+    image_form: ImageForm = DEFAULT_FORM
     note: str | None = None
     mask: dict[str, Any] | None = None
 
@@ -74,7 +75,7 @@ class MemberSource:
                 label=said.label,
                 geo=said.geo,
                 provenance=said.provenance,
-                image_suffix=self.image_suffix,
+                image_form=self.image_form,
             )
         except Refused as error:
             return Dropped(entry.id, error.reason, f"{entry.id}: {error}")

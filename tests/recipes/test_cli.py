@@ -112,9 +112,9 @@ def test_browse_makes_a_page(colours, tmp_path):
     assert page.count("data:image/webp") >= 4 and "forest" in page
 
 
-def test_image_format_png_keeps_every_pixel(tmp_path):
+def test_image_suffix_png_keeps_every_pixel(tmp_path):
     Image.new("RGB", (16, 16), (1, 2, 3)).save(_made(tmp_path / "source" / "forest") / "a.bmp")
-    words = ["--source", str(tmp_path / "source"), "--out", str(tmp_path / "out"), "--image-format", "png"]
+    words = ["--source", str(tmp_path / "source"), "--out", str(tmp_path / "out"), "--image.suffix", "png"]
     assert main(["run", "data/import", *words]) == 0
     dataset = Dataset.open(tmp_path / "out")
     [sample] = [sample for split in dataset.splits for sample in dataset.samples(split)]

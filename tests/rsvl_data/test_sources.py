@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from rsvl_data.errors import DataError, OptionError
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sample import Sample
 from rsvl_data.sources import open_source
 from rsvl_data.sources.base import captions_of, make_sample
@@ -333,7 +334,7 @@ def test_what_a_record_cannot_hold_is_a_counted_drop(tmp_path):
     content = (tmp_path / "a.png").read_bytes()
     for more in ({"geo": {"acquired": "yesterday"}}, {"captions": [{"text": "x", "lang": "e"}]}, {"geo": {"lat": 95}}):
         words = {"captions": ["x"], **more}
-        dropped = make_sample(content, "a", dataset="t", label=None, image_suffix="png", **words)
+        dropped = make_sample(content, "a", dataset="t", label=None, image_form=ImageForm("png"), **words)
         assert dropped.reason == "bad_record" and ("acquired" in dropped.detail or "l" in dropped.detail)
 
 
@@ -342,7 +343,7 @@ def test_an_applied_orientation_is_recorded():
     exif[0x0112] = 6
     out = io.BytesIO()
     Image.new("RGB", (8, 6)).save(out, "PNG", exif=exif)
-    sample = make_sample(out.getvalue(), "a", dataset="t", captions=["x"], label=None, image_suffix="png")
+    sample = make_sample(out.getvalue(), "a", dataset="t", captions=["x"], label=None, image_form=ImageForm("png"))
     assert (sample.width, sample.height) == (6, 8) and sample.scores == {"exif_orientation": 6.0}
 
 

@@ -6,6 +6,7 @@ from foreign_tars import picture, read_all, texts, write_tar
 from PIL import Image
 
 from rsvl_data.errors import DataError
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources import rs5m
 
 
@@ -16,7 +17,7 @@ def members(key, text="a field", image=None):
 def test_official_tars(shared):
     root = shared / "fixtures" / "formats" / "02_rs5m"
     expected = json.loads((root / "expected.json").read_text())
-    entries, samples, dropped = read_all(rs5m, root, "png")
+    entries, samples, dropped = read_all(rs5m, root, ImageForm("png"))
     assert not dropped
     assert {split: [e.split for e in entries].count(split) for split in ("train", "val")} == expected["samples"]
     per_tar = {tar: sum(entry.facts["tar"] == tar for entry in entries) for tar in expected["shards"]}
