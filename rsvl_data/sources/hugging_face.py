@@ -2,20 +2,23 @@
 
 The image column is the one of type Image; a ClassLabel, or a string column called label or class, is the scene class; captions come
 from the columns named in `CAPTION_COLUMNS`, as texts or lists of texts. Splits are the dataset's own.
+
+`datasets` takes a second to import, so it is imported where such a dataset is opened and not with every other kind of source.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import datasets
+from typing import TYPE_CHECKING, Any
 
 from rsvl_data.errors import DataError
 from rsvl_data.image_form import DEFAULT_FORM, ImageForm
 from rsvl_data.sources.base import Entry, make_sample, split_of_name
 from rsvl_data.stage import Dropped, Outcome
+
+if TYPE_CHECKING:
+    import datasets
 
 CAPTION_COLUMNS = (
     "caption",
@@ -49,7 +52,9 @@ class HuggingFace:
         return {"id": self.id, "image_form": self.image_form, "note": self.note}  # each process opens the tables itself
 
     @cached_property
-    def _splits(self) -> dict[str, datasets.Dataset]:
+    def _splits(self) -> "dict[str, datasets.Dataset]":
+        import datasets
+
         try:
             loaded = datasets.load_dataset(self.id)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
@@ -77,14 +82,18 @@ class HuggingFace:
         )
 
 
-def _image_column(rows: datasets.Dataset, name: str) -> str:
+def _image_column(rows: "datasets.Dataset", name: str) -> str:
+    import datasets
+
     columns = [column for column, feature in rows.features.items() if isinstance(feature, datasets.Image)]
     if not columns:
         raise DataError(f"{name} has the columns {', '.join(rows.features)}; none of them holds images")
     return columns[0]
 
 
-def _label(rows: datasets.Dataset, row: dict[str, Any]) -> str | None:
+def _label(rows: "datasets.Dataset", row: dict[str, Any]) -> str | None:
+    import datasets
+
     for column, feature in rows.features.items():
         if isinstance(feature, datasets.ClassLabel) and row[column] is not None:
             return feature.int2str(row[column])
