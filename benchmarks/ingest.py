@@ -18,11 +18,9 @@ import os
 import random
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -205,12 +203,7 @@ def kill_after(command: list[str], environment: dict[str, str], seconds: float) 
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet, start_new_session=True)
     time.sleep(seconds)
-    while processes := measure.session_processes(process.pid):
-        for each in processes:
-            with suppress(ProcessLookupError):
-                os.kill(each, signal.SIGKILL)
-        time.sleep(0.02)
-    process.wait()
+    measure.kill_session(process)
 
 
 def peer_versions(options: Options) -> dict[str, str]:

@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -76,15 +77,28 @@ def measure_command(command: Sequence[str], environment: Mapping[str, str] | Non
         process = subprocess.Popen(
             command, env=dict(environment or os.environ), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-        while process.poll() is None:
-            peak_kib = max(peak_kib, sum(map(_pss_kib, session_processes(process.pid))))
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(0.1)
+        try:
+            while process.poll() is None:
+                peak_kib = max(peak_kib, sum(map(_pss_kib, session_processes(process.pid))))
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.1)
+        finally:
+            kill_session(process)  # Ctrl-C does not reach it
         seconds = time.perf_counter() - start
         if process.returncode:
             output.seek(0)
             raise RuntimeError(f"{shlex.join(command)} failed with status {process.returncode}:\n{output.read()[-8000:]}")
     return {"seconds": seconds, "cpu_seconds": cpu_seconds() - cpu_start, "peak_pss_mib": peak_kib / 1024}
+
+
+def kill_session(leader: subprocess.Popen[Any]) -> None:
+    """SIGKILL to the session that `leader` began, until none of it is left."""
+    while processes := session_processes(leader.pid):
+        for each in processes:
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
+        time.sleep(0.02)
+    leader.wait()
 
 
 def session_processes(leader: int) -> list[int]:
