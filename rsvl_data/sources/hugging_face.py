@@ -3,6 +3,8 @@
 The image column is the one of type Image; a ClassLabel, or a column of words called label or class, is the scene class; captions and
 position come from the columns of `hub_rows`, those of KEY.json too where the dataset is made of tars. Splits are the dataset's own, the
 licence is that of its README.md.
+
+`datasets` takes a second to import, so it is imported where such a dataset is opened and not with every other kind of source.
 """
 
 import logging
@@ -10,9 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -22,6 +23,9 @@ from rsvl_data.sources.base import Entry, make_sample, split_of_name
 from rsvl_data.sources.dataset_card import DatasetCard
 from rsvl_data.sources.hub_rows import captions_of_row, label_of_row, position_of_row, provenance_of_row
 from rsvl_data.stage import Dropped, Outcome
+
+if TYPE_CHECKING:
+    import datasets
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +47,9 @@ class HuggingFace:
         return {"id": self.id, "image_form": self.image_form, "note": self.note}  # each process opens the tables itself
 
     @cached_property
-    def _splits(self) -> dict[str, datasets.Dataset]:
+    def _splits(self) -> "dict[str, datasets.Dataset]":
+        import datasets
+
         try:
             loaded = datasets.load_dataset(self.id)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
@@ -80,7 +86,9 @@ class HuggingFace:
         )
 
 
-def _image_column(rows: datasets.Dataset, name: str) -> str:
+def _image_column(rows: "datasets.Dataset", name: str) -> str:
+    import datasets
+
     columns = [column for column, feature in rows.features.items() if isinstance(feature, datasets.Image)]
     if not columns:
         raise DataError(f"{name} has the columns {', '.join(rows.features)}; none of them holds images")
@@ -97,7 +105,9 @@ def _card(id: str) -> DatasetCard:
         return DatasetCard()
 
 
-def _label(rows: datasets.Dataset, row: dict[str, Any]) -> str | None:
+def _label(rows: "datasets.Dataset", row: dict[str, Any]) -> str | None:
+    import datasets
+
     for column, feature in rows.features.items():
         if isinstance(feature, datasets.ClassLabel) and row[column] is not None:
             return feature.int2str(row[column])
