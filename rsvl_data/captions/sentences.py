@@ -9,6 +9,7 @@ _ABBREVIATIONS = frozenset(
     "approx. ave. blvd. ca. cf. co. dept. dr. e.g. est. etc. fig. ft. gov. hwy. i.e. inc. jr. lat. lon. ltd. mr. mrs. ms. mt. no. nr. pop. "
     "prof. rd. sq. sr. st. ste. vs.".split()
 )
+_LOOSE_MARK = re.compile(r"\s+([.,;:!?])(?=\s|$)")  # UCM-Captions and its kin part words from marks
 _INITIALS = re.compile(r"(?:^|[^a-z0-9])[a-z]\.$", re.IGNORECASE)  # "J. Smith", "D.C. United"; not "zone 18T." or "2.60m."
 
 
@@ -28,5 +29,5 @@ def sentences(text: str) -> list[str]:
 
 
 def as_sentences(text: str) -> list[str]:
-    """The same with capitals, and a full stop where there is no mark: fit to stand beside others."""
-    return [sentence(part) for part in sentences(text)]
+    """The same with capitals, a full stop where there is no mark, and no space before one ("the airport ."): fit to stand beside others."""
+    return [sentence(_LOOSE_MARK.sub(r"\1", part)) for part in sentences(text)]
