@@ -110,6 +110,8 @@ def to_stored(content: bytes, form: ImageForm = DEFAULT_FORM, *, max_pixels: int
         whole = orientation == 1 and not (image.format == "PNG" and raw_modes != ["RGB"])
         if whole and placement.changes_nothing and _is_plain(image, form.suffix):
             _check(image, content)
+            if "icc_profile" in image.info:
+                _load(image)  # to see what the profile changes
             if _to_srgb(image) is image:
                 return _keep(image, exif, content, form, placement)
         pixels = _placed(image, content, orientation, placement)

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import simplejpeg
-from PIL import Image
+from PIL import Image, ImageCms
 
 from rsvl_data.image_form import ImageForm
 from rsvl_data.images import UnreadableImage, pixels_to_stored, to_stored
@@ -109,6 +109,14 @@ def test_grey_and_cmyk_jpegs(mode):
     assert np.abs(decoded(stored)[20:40] - 120).max() <= 3
 
 
+def test_a_colour_profile_is_applied_before_the_size():
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = srgb.replace(b"rXYZ", b"tmp!").replace(b"bXYZ", b"rXYZ").replace(b"tmp!", b"bXYZ")
+    content = encoded(np.full((128, 128, 3), (200, 100, 20), np.uint8), "JPEG", icc_profile=swapped, quality=97)
+    stored = to_stored(content, ImageForm("png", size_px=64, resize="keep_ratio"))
+    assert np.abs(decoded(stored) - (20, 100, 200)).max() <= 4
+
+
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
 def test_a_damaged_jpeg_is_found_whatever_part_is_decoded(factor):
     content = encoded(RNG.integers(0, 256, (512, 512, 3), np.uint8), "JPEG")
@@ -193,3 +201,10 @@ def test_a_mask_takes_the_id_at_the_middle_of_each_pixel():
                     source_x, source_y = (x + 0.5 - placed.left) / placed.scale_x, (y + 0.5 - placed.top) / placed.scale_y
                     inside = 0 <= source_x < 50 and 0 <= source_y < 30
                     assert found[y, x] == (ids[int(source_y), int(source_x)] if inside else 255)
+
+
+def test_no_size_is_rounded_down_to_one_less():
+    """49 times 32/49 is 31.999999999999996 in floating point; the row that lacks would be padded with white."""
+    for width in range(33, 200):
+        stored = pixels_to_stored(np.zeros((width, width, 3), np.uint8), ImageForm("png", size_px=32, resize="keep_ratio"))
+        assert not decoded(stored).any()
