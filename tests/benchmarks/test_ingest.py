@@ -100,7 +100,7 @@ def test_the_commands_follow_the_options(tmp_path):
             arguments = [command(each, tmp_path / "list.parquet", tmp_path / "out") for each in (options, changed)]
             assert arguments[0] != arguments[1] and str(value) in " ".join(arguments[1])
     assert "--thread_count=9" in ingest.peer_command(replace(options, peer_threads=9), tmp_path, tmp_path)
-    assert "--per-host 9" in ingest.our_command(replace(options, per_host=9), tmp_path, tmp_path)[-1]
+    assert "--download.per-host=9" in ingest.our_command(replace(options, per_host=9), tmp_path, tmp_path)
 
 
 # --- the comparison ---------------------------------------------------------------------------------------------------------
