@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from copy import deepcopy
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -17,6 +18,14 @@ from datatrove.utils.stats import PipelineStats
 from multiprocess.reduction import ForkingPickler
 
 from rsvl_data.errors import RsvlError
+
+
+def start_importing(*modules: str) -> None:
+    """Tell the process that workers are forked from to import these now, beside whatever comes before the work. Torch takes seconds, and
+    would take them in every worker."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "rsvl_data.pipeline", *modules])
+    forkserver.ensure_running()
 
 
 def run_tasks(steps: list[PipelineStep], tasks: int, workers: int, logging_dir: Path) -> None:

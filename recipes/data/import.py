@@ -17,6 +17,7 @@ from recipes.config import save_config
 from rsvl_data.downloading.download import describe, download, is_downloaded
 from rsvl_data.downloading.fetch_many import DownloadOptions
 from rsvl_data.errors import OptionError
+from rsvl_data.executor import start_importing
 from rsvl_data.geo_facts import GeoOptions, add_geo_facts
 from rsvl_data.image_form import ImageForm
 from rsvl_data.pipeline import BuildOptions, build
@@ -80,6 +81,8 @@ class Options(BuildOptions):
 
 
 def run(options: Options) -> Dataset | None:
+    if options.workers > 1 and not options.dry_run:
+        start_importing("rsvl_data.sources", *(["torch"] if options.image.resize != "no" else []))
     own = {"geotiff": asdict(options.geotiff), "gaia": asdict(options.gaia), "class-folders": asdict(options.class_folders)}
     own["url-table"] = {"fetch": partial(_fetch, options)}
     source = open_source(options.source, options.format, options.image, own)
