@@ -12,11 +12,13 @@ from typing import Any
 import open_clip
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.transforms import Preprocess
+from rsvl_pretrain.text_length import encode_without_padding
 
 CONFIG_FOLDER = Path(__file__).parent / "model_configs"
 _EXPORT_CONFIG, _EXPORT_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -51,8 +53,9 @@ class DualEncoder(nn.Module):
         return self.model.encode_image(self.preprocess.normalize(images.to(self.device)), normalize=True)
 
     def encode_tokens(self, tokens: Int[Tensor, "b l"], *, normalize: bool = True) -> Float[Tensor, "b d"]:
-        """Embeddings of token ids, unit vectors unless `normalize` is False."""
-        return self.model.encode_text(tokens.to(self.device), normalize=normalize)
+        """Embeddings of token ids, unit vectors unless `normalize` is False. Padding after the longest text costs nothing."""
+        embeds = encode_without_padding(self.model, tokens)
+        return F.normalize(embeds, dim=-1) if normalize else embeds
 
     def encode_text(self, texts: Sequence[str], *, normalize: bool = True) -> Float[Tensor, "b d"]:
         """The same for texts; what is longer than the text tower's context is cut by the tokenizer."""
