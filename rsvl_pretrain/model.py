@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from difflib import get_close_matches
@@ -47,6 +48,18 @@ class DualEncoder(nn.Module):
     def logit_scale(self) -> Float[Tensor, ""]:
         """What similarities are multiplied with; not a log."""
         return self.model.logit_scale.exp()
+
+    @property
+    def logit_bias(self) -> Float[Tensor, ""] | None:
+        """What is added to scaled similarities; only models for the sigmoid loss have it."""
+        return getattr(self.model, "logit_bias", None)
+
+    def add_logit_bias(self) -> None:
+        """Make a model without logit bias ready for the sigmoid loss, with SigLIP's first values: scale 10, bias -10."""
+        self.model.logit_bias = nn.Parameter(self.model.logit_scale.new_full((), -10.0))
+        self.config["init_logit_bias"] = -10.0
+        with torch.no_grad():
+            self.model.logit_scale.fill_(math.log(10))
 
     def encode_image(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Unit vectors of decoded, resized, not yet normalised images (grey levels 0-255)."""

@@ -44,8 +44,8 @@ def num_needed_tokens(model: Any, tokens: Int[Tensor, "b l"]) -> int:
     causal = getattr(tower, "attn_mask", None) is not None and getattr(tower, "cls_emb", None) is None
     if not causal or pool not in ("argmax", "eos"):
         return tokens.shape[1]
-    end = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
-    ends = tokens.argmax(dim=1) if pool == "argmax" else (tokens == end).int().argmax(dim=1)
+    end: Any = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
+    ends = tokens.argmax(dim=1) if pool == "argmax" else torch.eq(tokens, end).int().argmax(dim=1)
     return int(ends.max()) + 1
 
 

@@ -78,7 +78,12 @@ def train(
     model, optimizer = accelerator.prepare(objective, make_optimizer(objective, optim))
     encoder = objective.encoder
     identity = {"dataset": dataset.sha256(split), "model": encoder.config, "seed": seed, "steps": config.steps}
-    identity |= {"optim": asdict(optim), "batch_size": loader.batch_size, "precision": config.precision}
+    identity |= {
+        "contrastive": asdict(objective.config),
+        "optim": asdict(optim),
+        "batch_size": loader.batch_size,
+        "precision": config.precision,
+    }
     checkpoint = find_checkpoint(out, resume)
     done = load_checkpoint(accelerator, checkpoint, json.loads(json.dumps(identity))) if checkpoint else 0
     metrics = _Metrics(accelerator, out / "metrics.jsonl", done, config.steps)
