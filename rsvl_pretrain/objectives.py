@@ -54,8 +54,10 @@ class ClipObjective(nn.Module):
             )
         self.encoder, self.config = encoder, config
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self.losses(self.embed(batch))
+    def forward(self, batch: Batch, *, embed_only: bool = False) -> dict[str, Tensor]:
+        """Losses by name; the embeddings alone when asked for, since a wrapped module (DDP, FSDP) must be entered here."""
+        embeds = self.embed(batch)
+        return embeds if embed_only else self.losses(embeds)
 
     def embed(self, batch: Batch) -> Embeds:
         """Rows of this batch, [b, d], and the numbers they share."""
