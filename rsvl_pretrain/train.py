@@ -28,7 +28,7 @@ from rsvl_pretrain.accumulate import CachedBatch
 from rsvl_pretrain.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives import ClipObjective
-from rsvl_pretrain.optim import OptimConfig, learning_rate, make_optimizer
+from rsvl_pretrain.optim import OptimConfig, learning_rate, make_optimizer, set_learning_rate
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP, arXiv:2103.00020, section 2.5
 Evaluator = Callable[[DualEncoder], Mapping[str, float]]
@@ -148,8 +148,7 @@ def _train_step(
     """One optimizer step. A loss or gradient that is not finite stops before the weights change."""
     encoder = objective.encoder
     model.train()
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    set_learning_rate(optimizer, lr)
     cached = CachedBatch(model, objective, batch, accum_freq) if accum_freq > 1 else None
     losses = cached.losses if cached else model(batch)
     means = _over_all_processes(accelerator, losses)
