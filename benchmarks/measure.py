@@ -10,10 +10,15 @@ import json
 import os
 import platform
 import resource
+import shlex
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +26,7 @@ from typing import Any
 
 Measured = dict[str, Any]
 _MARK = "MEASURED "
+_ROOT = Path(__file__).parents[1]
 
 
 def alternate(contenders: Mapping[str, Callable[[], Measured]], rounds: int) -> list[dict[str, Measured]]:
@@ -45,18 +51,73 @@ def median_and_range(values: Sequence[float]) -> dict[str, float]:
 
 
 def measure_in_fresh_process(script: str, arguments: Sequence[str], *, path_first: Path | None = None) -> Measured:
-    """Run `script` with the arguments and return what it gave to `report`.
+    """Run `script` with the arguments and return what it gave to `report`. It can import `benchmarks` and the packages of this folder.
 
     `path_first` comes before the installed packages: how a peer that needs an older library gets it.
     """
     environment = dict(os.environ)
-    if path_first is not None:
-        environment["PYTHONPATH"] = os.pathsep.join([str(path_first), environment.get("PYTHONPATH", "")]).strip(os.pathsep)
+    folders = [*([str(path_first)] if path_first else []), str(_ROOT), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(folders).strip(os.pathsep)
     done = subprocess.run([sys.executable, script, *arguments], env=environment, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if done.returncode or not lines:
         raise RuntimeError(f"{script} {' '.join(arguments)} failed with status {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return json.loads(lines[-1].removeprefix(_MARK))
+
+
+def measure_command(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Measured:
+    """Wall clock from the start of the process to its end, CPU time, and the peak memory of it and all its children together.
+
+    Memory is looked at ten times a second, a page that processes share counted once in all (PSS). Raises RuntimeError, with what it
+    wrote, for a status other than 0.
+    """
+    peak_kib = 0
+    cpu_start, start = cpu_seconds(), time.perf_counter()
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            command, env=dict(environment or os.environ), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            while process.poll() is None:
+                peak_kib = max(peak_kib, sum(map(_pss_kib, session_processes(process.pid))))
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.1)
+        finally:
+            kill_session(process)  # Ctrl-C does not reach it
+        seconds = time.perf_counter() - start
+        if process.returncode:
+            output.seek(0)
+            raise RuntimeError(f"{shlex.join(command)} failed with status {process.returncode}:\n{output.read()[-8000:]}")
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds() - cpu_start, "peak_pss_mib": peak_kib / 1024}
+
+
+def kill_session(leader: subprocess.Popen[Any]) -> None:
+    """SIGKILL to the session that `leader` began, until none of it is left."""
+    while processes := session_processes(leader.pid):
+        for each in processes:
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
+        time.sleep(0.02)
+    leader.wait()
+
+
+def session_processes(leader: int) -> list[int]:
+    """The processes of the session that `leader` began and that have not ended, itself among them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
+def _pss_kib(process: int) -> int:
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    return 0
 
 
 def report(measured: Measured) -> None:

@@ -87,12 +87,70 @@ def loader_section() -> str:
     )
 
 
+def shard_read_section() -> str:
+    result = load("shard_read.json")
+    rows = [
+        "| each member | ours / webdataset | range | ours samples/s | webdataset samples/s |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    words = {"read": "read", "touched": "read, a byte of each page added up"}
+    for case in result["cases"]:
+        ratio, rates = case["ratio"], [case[role]["samples_per_s"]["median"] for role in ("ours", "peer")]
+        rows.append(
+            f"| {words[case['look']]} | {ratio['median']:.2f} x | {ratio['low']:.2f}-{ratio['high']:.2f} "
+            f"| {rates[0]:,.0f} | {rates[1]:,.0f} |"
+        )
+    setting, case = result["setting"], result["cases"][0]
+    kilobytes = setting["tar_bytes"] / setting["shards"] / setting["shard_samples"] / 1000
+    peaks = [f"{case[role]['peak_rss_mib']:.0f} MiB" for role in ("ours", "peer")]
+    about = (
+        f"{setting['shards']} tars of {setting['shard_samples']} samples of {kilobytes:.0f} KB from the page cache, nothing decoded, one "
+        f"process on one core; webdataset {result['versions']['webdataset']} and ours in turn, {case['rounds']} rounds, the same bytes. "
+        f"Peak memory {peaks[0]} (ours) and {peaks[1]}. {machine(result)}"
+    )
+    return "\n".join(["## Reading shards", "", about, "", *rows])
+
+
+def ingest_section() -> str:
+    result = load("ingest.json")
+    rows = ["| | ours / img2dataset | range | ours | img2dataset |", "| --- | ---: | ---: | ---: | ---: |"]
+    words = {
+        "images_per_s": "images/s, from process start to end",
+        "steady_images_per_s": "images/s, starting left out",
+        "images_per_cpu_s": "images per CPU second",
+    }
+    for name, meaning in words.items():
+        ratio, rates = result["ratios"][name], [result[role][name]["median"] for role in ("ours", "peer")]
+        rows.append(
+            f"| {meaning} | {ratio['median']:.2f} x | {ratio['low']:.2f}-{ratio['high']:.2f} | {rates[0]:.0f} | {rates[1]:.0f} |"
+        )
+    setting, agreement, killed = result["setting"], result["agreement"], result["killed"]
+    peaks = [f"{result[role]['peak_pss_mib']['median']:.0f} MiB" for role in ("ours", "peer")]
+    about = (
+        f"A list of {setting['images']} URLs to shards of {setting['size_px']} px ({setting['resize']}, quality {setting['quality']}); "
+        f"img2dataset {result['versions']['peer']['img2dataset']} and ours in turn, {result['rounds']} rounds, {setting['processes']} "
+        f"processes each. Both kept the same {agreement['images']} images; their pixels differ by "
+        f"{agreement['grey_levels_off']['mean']:.2f} grey levels on average. "
+        f"Peak memory of all processes {peaks[0]} (ours) and {peaks[1]}. "
+        f"The server alone gave {result['server_answers_per_s']:.0f} answers/s. {machine(result)}"
+    )
+    after = [
+        f"After {killed[role]['kills']} SIGKILLs {name} left {killed[role]['cut_tars']} cut tars under their real names."
+        for role, name in (("ours", "ours"), ("peer", "img2dataset"))
+        if role in killed
+    ]
+    return "\n".join(["## Download and build", "", about, "", *rows, *(["", " ".join(after)] if after else [])])
+
+
 def scenes_section() -> str:
     result = load("scenes.json")
     rows = ["| size and processes | scenes/s | CPU ms a scene |", "| --- | ---: | ---: |"]
     for name, value in result["values"].items():
         rows.append(f"| {name.replace('_', ' ')} | {value['scenes_per_s']:.0f} | {value['cpu_ms_per_scene']:.1f} |")
     return "\n".join(["## Procedural scenes", "", f"All types, captions and masks included. {machine(result)}", "", *rows])
+
+
+_OPTIONAL = {"shard_read.json": shard_read_section, "ingest.json": ingest_section}
 
 
 def machine(result: dict[str, Any]) -> str:
@@ -110,6 +168,7 @@ def documents() -> dict[Path, str]:
             "Written by `python -m benchmarks.tables` from `benchmarks/results`; each benchmark's docstring says how it is run. "
             "Ratios are taken within a round, ours over the peer's; absolute rates depend on the machine.",
             loader_section(),
+            *(section() for name, section in _OPTIONAL.items() if (RESULTS / name).exists()),
             scenes_section(),
         ]
     )

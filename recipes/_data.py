@@ -8,11 +8,16 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from evaluation.agreement import describe_ratings
 from evaluation.report import write_report
+from rsvl_data.rating.page import PageOptions, write_rating_page
+from rsvl_data.rating.ratings import read_ratings
 from rsvl_data.shards import Dataset
 from rsvl_data.validate import problems
 
 Folder = Annotated[Path, tyro.conf.Positional]
+_PAGE = PageOptions()
+RatingFiles = Annotated[tuple[Path, ...], tyro.conf.Positional]
 
 
 def validate(dataset: Folder) -> int:
@@ -78,4 +83,40 @@ def browse(dataset: Folder, out: Path = Path("browse.html")) -> int:
     return 0
 
 
-VERBS = {"validate": validate, "stats": stats, "browse": browse}
+def rate(
+    dataset: Folder,
+    out: Path = Path("rating.html"),
+    page: Annotated[PageOptions, tyro.conf.arg(name="")] = _PAGE,
+) -> int:
+    """One HTML file on which people rate captions 1 to 5; it works without a server and gives the ratings as CSV.
+
+    Args:
+        dataset: dataset folder
+        out: page to write
+        page: what it shows
+    """
+    written = write_rating_page(Dataset.open(dataset), out, page)
+    passed_over = f", {written.num_unreadable} unreadable samples passed over" if written.num_unreadable else ""
+    print(
+        f"page: {out} ({written.num_captions} captions of {written.num_images} images at {written.image_px} px, "
+        f"{written.num_bytes / 1e6:.1f} MB{passed_over})"
+    )
+    return 0
+
+
+def agreement(ratings: RatingFiles, data: Path | None = None, num_bootstrap: int = 1000, seed: int = 0) -> int:
+    """What raters said, how far they agree, and how far scores agree with them. A file is a rater.
+
+    Args:
+        ratings: CSV files in RS5M's columns, as a rating page saves them
+        data: dataset folder the captions come from: ranking scores are compared with the ratings
+        num_bootstrap: resamples of the rated captions for the 95 % intervals
+        seed: of the resamples
+    """
+    dataset = Dataset.open(data) if data is not None else None
+    for line in describe_ratings([read_ratings(path) for path in ratings], dataset, num_bootstrap, seed):
+        print(line)
+    return 0
+
+
+VERBS = {"validate": validate, "stats": stats, "browse": browse, "rate": rate, "agreement": agreement}

@@ -25,6 +25,7 @@ _USAGE = """rsvl: archives -> image-text shards -> CLIP-type checkpoints -> numb
   rsvl run                       list the recipes; `rsvl run NAME --help` explains one
   rsvl data validate DATASET     check every byte and record
   rsvl data stats DATASET        counts, sizes, words; `rsvl data browse DATASET` makes a page of samples
+  rsvl data rate DATASET         a page on which people rate captions; `rsvl data agreement CSV...` says how far they agree
   rsvl eval zero-shot|retrieval  measure a model; `rsvl eval report` makes one page of results
   rsvl card model RUN            write the model card of a run
   rsvl --version

@@ -34,7 +34,7 @@ def finite_numbers(values: Any, count: int) -> tuple[list[float], bool]:
     try:
         numbers = [float(value) for value in values]
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadGeometry("bad_box", f"{_short(values)} holds something that is no number: {error}") from error
+        raise BadGeometry("bad_box", f"{_short(values)} holds something that is no number: {str(error)[:100]}") from error
     if not all(map(math.isfinite, numbers)):
         raise BadGeometry("bad_number", f"{_short(values)} holds a number that is not finite")
     return numbers, any(isinstance(value, str) for value in values)
@@ -142,12 +142,12 @@ def _polygon_mask(parts: list[Any], width: int, height: int) -> np.ndarray:
 
 def _run_mask(runs: dict[str, Any], width: int, height: int, max_pixels: int) -> np.ndarray:
     size, counts = runs.get("size"), runs.get("counts")
-    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) and 0 < side < 2**31 for side in size):
         raise BadGeometry("bad_rle", f"size {_short(size)} is not [height, width]")
     if size[0] * size[1] > max_pixels:
         raise BadGeometry("too_large", f"run lengths of {size[1]} x {size[0]} are above {max_pixels} pixels")
     lengths = _decompressed(counts) if isinstance(counts, str) else counts
-    if not isinstance(lengths, list) or not all(isinstance(length, int) and length >= 0 for length in lengths):
+    if not isinstance(lengths, list) or not all(isinstance(n, int) and 0 <= n < 2**31 for n in lengths):
         raise BadGeometry("bad_rle", f"counts {_short(counts)} are not run lengths")
     if sum(lengths) != size[0] * size[1]:
         raise BadGeometry("bad_rle", f"the runs add up to {sum(lengths)} pixels, not to {size[1]} x {size[0]}")

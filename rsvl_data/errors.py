@@ -2,6 +2,7 @@
 
 RsvlError               anything the user can mend; the command line prints it and exits with status 1
 ├── OptionError         a bad option or an unknown name; exit status 2
+├── EngineError         a model that captions cannot be reached or used at all
 └── DataError           a dataset, shard or record that cannot be used
     └── CorruptShard    bytes on disk differ from what the manifest or the index promises
 """
@@ -12,6 +13,10 @@ class RsvlError(Exception):
 
 
 class OptionError(RsvlError, ValueError):
+    pass
+
+
+class EngineError(RsvlError):
     pass
 
 

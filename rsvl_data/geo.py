@@ -25,6 +25,8 @@ from rsvl_data.sample import Season
 _SEASONS: tuple[Season, ...] = ("winter", "spring", "summer", "autumn")
 Transform = Sequence[float]
 """a, b, c, d, e, f with x = a * column + b * row + c and y = d * column + e * row + f"""
+Window = tuple[float, float, float, float]
+"""row, column, number of rows, number of columns"""
 
 
 def geo_library(name: str) -> ModuleType:
@@ -75,10 +77,10 @@ def _projection(crs: str) -> tuple[Any, Any] | None:
         return None
 
 
-def raster_facts(crs: str, transform: Transform, window: tuple[int, int, int, int]) -> dict[str, Any]:
+def raster_facts(crs: str, transform: Transform, window: Window) -> dict[str, Any]:
     """lon, lat, footprint, gsd_m and utm_zone of a part of a raster, as far as they are defined.
 
-    `crs` is WKT or "EPSG:n"; `transform` is the whole raster's; `window` is row, column, number of rows, number of columns.
+    `crs` is WKT or "EPSG:n"; `transform` is the whole raster's.
 
     The footprint is the four corners, upper left of the picture first, then clockwise as stored; a longitude past 180° is wrapped,
     so the corners of a scene across the 180th meridian have both signs. It is absent where a corner lies off the Earth.

@@ -2,24 +2,30 @@
 
 `datasets` infers a schema from the first samples and fails on records that differ, so the schema is declared,
 generated from `Sample`: a field added there is declared here without a further line.
+
+`datasets` takes a second to import and is needed once, at the end of a build, so it is imported there and not in every worker.
 """
 
 import json
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-import datasets
 import yaml
 from pydantic import BaseModel
 
 from rsvl_data.sample import Sample
 
+if TYPE_CHECKING:
+    import datasets
+
 _SIZES = [("n<1K", 10**3), ("1K<n<10K", 10**4), ("10K<n<100K", 10**5), ("100K<n<1M", 10**6), ("1M<n<10M", 10**7)]
 _VALUES: dict[Any, str] = {str: "string", int: "int64", float: "float64", bool: "bool"}
 
 
-def record_features(image_suffix: str, with_mask: bool) -> datasets.Features:
+def record_features(image_suffix: str, with_mask: bool) -> "datasets.Features":
     """The columns `datasets` shows: the image, the default caption, the record, and the mask where there is one."""
+    import datasets
+
     columns: dict[str, Any] = {image_suffix: datasets.Image(), "json": _feature(Sample), "txt": datasets.Value("string")}
     if with_mask:
         columns["mask.png"] = datasets.Image()
@@ -27,6 +33,8 @@ def record_features(image_suffix: str, with_mask: bool) -> datasets.Features:
 
 
 def _feature(annotation: Any) -> Any:
+    import datasets
+
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
         return _feature(next(argument for argument in arguments if argument is not NoneType))

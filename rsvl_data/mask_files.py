@@ -133,10 +133,20 @@ def read_legend(path: Path) -> Legend:
         if all(isinstance(value, list) for value in content.values()):
             return _legend(list(content), list(content.values()))
         return _legend_by_id(content)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError, csv.Error, DataError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        OSError,
+        csv.Error,
+        DataError,
+    ) as error:
         known = ", ".join(map(json.dumps, KNOWN_LEGENDS))
         raise DataError(
-            f"{path} is no legend of masks ({error}). Give {{id: name}}, {{name: [r, g, b]}}, {{id: {{name, rgb}}}}, "
+            f"{path} is no legend of masks ({str(error)[:300]}). Give {{id: name}}, {{name: [r, g, b]}}, {{id: {{name, rgb}}}}, "
             f'{{"binary": name}} or one of {known}; ids run from 0 without a gap'
         ) from error
 
@@ -205,9 +215,9 @@ def raw_pixels(content: bytes, size: tuple[int, int], *, lossless: bool = True, 
                 if image.mode not in ("1", "L", "LA", "P", "I", "F", "RGB", "RGBA") and not image.mode.startswith("I;16"):
                     raise BadMask("unsupported_format", f"a mask of mode {image.mode}; expected ids, a palette, grey or RGB")
                 return np.asarray(image.convert(image.mode[:-1]) if image.mode in ("LA", "RGBA") else image)
-    except BadMask:
+    except (BadMask, MemoryError):
         raise
-    except (OSError, ValueError, SyntaxError, Warning, EOFError, IndexError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a decoder fed with damaged bytes may raise anything
         raise BadMask("truncated" if "truncated" in str(error) else "not_an_image", f"the mask: {error}") from error
 
 

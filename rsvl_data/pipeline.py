@@ -11,6 +11,7 @@ executor, or on how often the build was killed.
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 import threading
@@ -21,16 +22,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import loguru
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
-from datatrove.utils.stats import PipelineStats
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rsvl_data.croissant import croissant
 from rsvl_data.errors import DataError, OptionError
+from rsvl_data.executor import run_tasks
+from rsvl_data.folder_lock import only_process
 from rsvl_data.hub import dataset_readme
 from rsvl_data.sample import Sample
 from rsvl_data.shards import Dataset, write_atomically, write_shard
@@ -108,20 +108,30 @@ def build(
         _describe_plan(source, plan, options.out)
         return None
     out, work = options.out, options.out / ".build"
-    fingerprint = _fingerprint(options.facts(), plan)
-    if (out / "manifest.json").exists():
-        dataset = Dataset.open(out)
-        _check_same(dataset.manifest.get("plan_sha256"), fingerprint, out)
+    facts = {"recipe": recipe, "config": options.facts(), "image": image_suffix, "mask": source.mask}
+    was_there = (out / "manifest.json").exists()
+    if not was_there:
+        with only_process(work, out):
+            if not (out / "manifest.json").exists():
+                _map_and_finish(source, stages, plan, options, facts)
+    dataset = Dataset.open(out)
+    _check_same({**dataset.manifest, "entries": dataset.manifest["stages"][0]["in"]}, _identity(options, plan), out)
+    shutil.rmtree(work, ignore_errors=True)  # of a build that was killed when it had just finished
+    if was_there:
         log.info("%s is finished already", out)
-        return dataset
-    _begin(work, plan, fingerprint, out)
-    names = list(plan)
-    steps = [_Read(source, work, names), _Process(list(stages), out, names), _Write(out, names, image_suffix)]
-    with _progress(work, names):
-        _run_tasks(steps, len(names), options.workers, work / "datatrove")
-    facts = {"recipe": recipe, "config": options.facts(), "image": image_suffix, "mask": source.mask, "plan_sha256": fingerprint}
-    _finish(source, out, names, facts)
-    return Dataset.open(out)
+    return dataset
+
+
+def _map_and_finish(
+    source: Source, stages: Sequence[Stage], plan: dict[str, bytes], options: BuildOptions, facts: dict[str, Any]
+) -> None:
+    out, work, names = options.out, options.out / ".build", list(plan)
+    identity = _identity(options, plan)
+    _begin(work, plan, identity, out)
+    steps = [_Read(source, work, names), _Process(list(stages), out, names), _Write(out, names, facts["image"])]
+    with _progress(work, identity["entries"]):
+        run_tasks(steps, len(names), options.workers, work / "datatrove")
+    _finish(source, out, names, {**facts, "plan_sha256": identity["plan_sha256"]})
 
 
 # --- plan -----------------------------------------------------------------------------------------------------------------
@@ -160,30 +170,42 @@ def _describe_plan(source: Source, plan: dict[str, bytes], out: Path) -> None:
     log.info("%s: would read %d images (%s) into %d shards under %s", source.name, samples.total(), counts, len(plan), out)
 
 
-def _begin(work: Path, plan: dict[str, bytes], fingerprint: str, out: Path) -> None:
+def _begin(work: Path, plan: dict[str, bytes], identity: dict[str, Any], out: Path) -> None:
     """Write the plan down, or find that a killed build wrote the same one."""
-    mark = work / "fingerprint"
+    (work / "progress").mkdir(exist_ok=True)
+    mark = work / "identity.json"
     if mark.exists():
-        _check_same(mark.read_text(), fingerprint, out)
+        _check_same(json.loads(mark.read_text()), identity, out)
         return
     for name, content in plan.items():
         write_atomically(work / "plan" / f"{name}.jsonl", content)
-    write_atomically(mark, fingerprint.encode())
+    write_atomically(mark, json.dumps(identity).encode())
 
 
-def _check_same(found: str | None, fingerprint: str, out: Path) -> None:
-    if found != fingerprint:
-        raise DataError(
-            f"{out} was built from another source or with other options. "
-            "Go on with the same ones, give another --out, or remove that folder."
-        )
-
-
-def _fingerprint(config: dict[str, Any], plan: dict[str, bytes]) -> str:
+def _identity(options: BuildOptions, plan: dict[str, bytes]) -> dict[str, Any]:
+    """What tells one build from another, and what helps to say how they differ."""
+    config = options.facts()
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, content in plan.items():
         digest.update(name.encode() + content)
-    return digest.hexdigest()
+    entries = sum(content.count(b"\n") for content in plan.values())
+    return {"plan_sha256": digest.hexdigest(), "config": config, "entries": entries}
+
+
+def _check_same(found: dict[str, Any], wanted: dict[str, Any], out: Path) -> None:
+    if found.get("plan_sha256") == wanted["plan_sha256"]:
+        return
+    before, now = found.get("config", {}), wanted["config"]
+    changed = [f"{name} was {before.get(name)}, now {now.get(name)}" for name in now if before.get(name) != now.get(name)]
+    if changed:
+        raise DataError(
+            f"{out} was built with other options: {'; '.join(changed)}. "
+            "Go on with the same ones, give another --out, or remove that folder."
+        )
+    raise DataError(
+        f"{out} was built from another source, or its source has changed: it listed {found.get('entries')} images then and lists "
+        f"{wanted['entries']} now. To build from what is there now, give another --out, or remove that folder and build again."
+    )
 
 
 def _split_rank(split: str) -> tuple[int, str]:
@@ -206,12 +228,15 @@ class _Read(PipelineStep):
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Outcome]:
         split = self.names[rank].rpartition("-")[0]
-        with open(self.work / "plan" / f"{self.names[rank]}.jsonl") as lines:
-            for line in lines:
+        name = self.names[rank]
+        plan, progress = self.work / "plan" / f"{name}.jsonl", self.work / "progress" / name
+        with open(plan) as lines, open(progress, "wb", buffering=0) as seen:
+            for number, line in enumerate(lines, start=1):
                 outcome = self.source.read(Entry(**json.loads(line)))
                 if isinstance(outcome, Sample):
                     outcome.provenance.split = split
                 yield outcome
+                seen.truncate(number)  # the size tells the bar how far it is, and takes no room on the disk
 
 
 class _Process(PipelineStep):
@@ -253,52 +278,23 @@ class _Write(PipelineStep):
                 facts["licences"].update([sample.provenance.licence] if sample.provenance.licence else [])
                 yield sample
 
-        with _told_once():
-            line = write_shard(self.out / "data", name, watched(), image_suffix=self.image_suffix)
+        line = write_shard(self.out / "data", name, watched(), image_suffix=self.image_suffix)
         info = {"shard": line, **{fact: sorted(seen) for fact, seen in facts.items()}}
         write_atomically(self.out / ".build" / "shards" / f"{name}.json", json.dumps(info).encode())
         yield from ()
 
 
 @contextmanager
-def _told_once() -> Iterator[None]:
-    """An error reaches the caller of `build`; datatrove would print its whole traceback to the terminal before."""
-    try:
-        yield
-    except Exception:
-        loguru.logger.disable("datatrove")
-        raise
-
-
-class _QuietLocalExecutor(LocalPipelineExecutor):
-    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
-        loguru.logger.enable("datatrove")
-        try:
-            return super()._run_for_rank(rank, local_rank=1)  # any local rank but the first logs to its file alone
-        finally:
-            loguru.logger.disable("datatrove")  # what follows in this process would go to the terminal
-
-
-def _run_tasks(steps: list[PipelineStep], tasks: int, workers: int, logging_dir: Path) -> None:
-    """The only place that knows an executor."""
-    loguru.logger.disable("datatrove")
-    try:
-        _QuietLocalExecutor(steps, tasks=tasks, workers=min(workers, tasks), logging_dir=str(logging_dir)).run()
-    finally:
-        loguru.logger.enable("datatrove")
-
-
-@contextmanager
-def _progress(work: Path, names: list[str]) -> Iterator[None]:
-    """A bar of finished shards, moved by looking at the folder: it works for any executor."""
-    columns = (TextColumn("building"), BarColumn(), MofNCompleteColumn(), TextColumn("shards"), TimeRemainingColumn())
+def _progress(work: Path, num_entries: int) -> Iterator[None]:
+    """A bar of samples, moved by looking at the folder: it works for any executor."""
+    columns = (TextColumn("building"), BarColumn(), MofNCompleteColumn(), TextColumn("samples"), TimeRemainingColumn())
     done = threading.Event()
     with Progress(*columns, transient=True) as bar:
-        task = bar.add_task("build", total=len(names))
+        task = bar.add_task("build", total=num_entries)
 
         def watch() -> None:
             while not done.wait(0.5):
-                bar.update(task, completed=sum((work / "shards" / f"{name}.json").exists() for name in names))
+                bar.update(task, completed=_num_read(work))
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
@@ -307,6 +303,12 @@ def _progress(work: Path, names: list[str]) -> Iterator[None]:
         finally:
             done.set()
             watcher.join()
+
+
+def _num_read(work: Path) -> int:
+    """Entries read so far, by all workers."""
+    with os.scandir(work / "progress") as files:
+        return sum(file.stat().st_size for file in files)
 
 
 # --- finish -----------------------------------------------------------------------------------------------------------------
@@ -376,5 +378,6 @@ def _sum_tallies(counts: list[list[dict[str, Any]]]) -> list[Tally]:
             tally.seen += stage["in"]
             tally.kept += stage["kept"]
             tally.dropped.update(stage["dropped"])
+            tally.left_out.update(stage.get("left_out", {}))
             tally.seconds += stage["seconds"]
     return total

@@ -11,7 +11,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-CaptionKind = Literal["human", "alt", "label", "boxes", "mask", "meta", "vlm", "short", "long", "translation"]
+# `composed` joins several captions into one; `top` and `rotation` are choices among candidates (rsvl_data/ranking).
+CaptionKind = Literal[
+    "human", "alt", "label", "boxes", "mask", "meta", "vlm", "short", "long", "translation", "composed", "top", "rotation"
+]
 Season = Literal["spring", "summer", "autumn", "winter"]
 
 
@@ -50,14 +53,28 @@ class Prompt(_Record):
     hash: str
 
 
+class Generation(_Record):
+    """How a model drew a text: with the same model, prompt and image, the same numbers draw it again."""
+
+    seed: int
+    temperature: float
+    top_p: float
+    top_k: int | None = None
+    max_tokens: int
+
+
 class Caption(_Record):
     text: str = Field(min_length=1)
     lang: str = Field(default="en", min_length=2, description="ISO 639-1 code")
     kind: CaptionKind = "human"
     source: TextSource | None = None
     prompt: Prompt | None = None
+    generation: Generation | None = None
     score: float | None = None
-    rank: int | None = None
+    rank: int | None = Field(default=None, description="place among the candidates of its sample, 1 is the best")
+    first_score: float | None = Field(default=None, description="cosine with the image by the first CLIP of the ranking")
+    second_score: float | None = Field(default=None, description="the same by the second CLIP; absent below its cut")
+    rotation_variance: float | None = Field(default=None, description="of the cosine over rotated views of the image")
     parent: int | None = Field(default=None, description="index in `captions` of the text this one was made from")
 
     @field_validator("text")
@@ -123,6 +140,10 @@ class Sample(_Record):
     key: str = Field(pattern=r"^[A-Za-z0-9_-]+$", description="unique over the whole dataset; a file name stem")
     width: int = Field(gt=0, lt=2**31)
     height: int = Field(gt=0, lt=2**31)
+    original_width: int | None = Field(
+        default=None, gt=0, description="upright, before the image was resized; absent if it was not"
+    )
+    original_height: int | None = Field(default=None, gt=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the stored image bytes")
     phash: str | None = None
     captions: list[Caption] = []

@@ -24,12 +24,17 @@ class Dropped:
     score: float | None = None
 
 
+@dataclass(frozen=True)
+class LeftOut(Dropped):
+    """A part of a sample that was left out, such as a caption; the sample itself goes on and is yielded beside."""
+
+
 Outcome = Sample | Dropped
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`run` yields one outcome a sample, or more for a stage that splits (tiles of a scene)."""
+    """`run` yields one outcome a sample, or more for a stage that splits (tiles of a scene), and any number of parts left out."""
 
     name: str
     run: Callable[[Iterable[Sample]], Iterable[Outcome]]
@@ -58,12 +63,14 @@ class Tally:
     seen: int = 0
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     seconds_with_upstream: float = 0.0
 
     def to_manifest(self) -> dict[str, Any]:
         """Without the seconds, so that equal runs give equal manifests."""
-        return {"name": self.name, "in": self.seen, "kept": self.kept, "dropped": dict(sorted(self.dropped.items()))}
+        counts = {"name": self.name, "in": self.seen, "kept": self.kept, "dropped": dict(sorted(self.dropped.items()))}
+        return counts | ({"left_out": dict(sorted(self.left_out.items()))} if self.left_out else {})
 
 
 def run_stages(
@@ -94,7 +101,7 @@ def _kept(
         if outcome is None:
             break
         if isinstance(outcome, Dropped):
-            tally.dropped[outcome.reason] += 1
+            (tally.left_out if isinstance(outcome, LeftOut) else tally.dropped)[outcome.reason] += 1
             on_drop(tally.name, outcome)
         else:
             tally.kept += 1

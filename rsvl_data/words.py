@@ -30,3 +30,14 @@ def words_of_label(label: str) -> str:
     if not pieces:
         raise ValueError(f"the label {label!r} holds no word; expected a class name such as 'golf_course' or 'AnnualCrop'")
     return " ".join(_RUN_TOGETHER.get(piece.lower()) or _CAMEL_HUMP.sub(" ", piece).lower() for piece in pieces)
+
+
+def words_of_folder(label: str) -> str:
+    """As GeoRSCLIP makes them of folder names: underscore and slash part words, capitals do not ("AnnualCrop" -> "annualcrop").
+
+    Raises ValueError for a label without a word.
+    """
+    words = " ".join(re.sub("[_/]", " ", label).lower().split())
+    if not words:
+        raise ValueError(f"the label {label!r} holds no word; expected a class name such as 'golf_course' or 'AnnualCrop'")
+    return words

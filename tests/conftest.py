@@ -6,17 +6,30 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import hypothesis
 import jaxtyping
 import pytest
 
 jaxtyping.install_import_hook(
-    ["rsvl_data.transforms", "rsvl_data.scenes", "rsvl_pretrain", "evaluation.metrics", "evaluation.bootstrap"],
+    [
+        "rsvl_data.transforms",
+        "rsvl_data.scenes",
+        "rsvl_data.ranking.agreement",
+        "rsvl_pretrain",
+        "evaluation.metrics",
+        "evaluation.bootstrap",
+    ],
     "typechecking.check",
 )
 
 from colour_source import build_colours  # noqa: E402
 
 from rsvl_data.shards import Dataset  # noqa: E402
+
+# The same few examples in every run; `HYPOTHESIS_PROFILE=search` looks for new ones, many of them.
+hypothesis.settings.register_profile("default", derandomize=True, max_examples=40, deadline=None, database=None)
+hypothesis.settings.register_profile("search", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture

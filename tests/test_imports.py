@@ -46,3 +46,9 @@ def test_the_command_line_starts_without_torch():
     """`rsvl --help` and `rsvl run` answer at once."""
     code = "import sys; from recipes.cli import main; main(['run']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_a_build_starts_without_datasets():
+    """It takes a second to import, in each worker, and only a Hub dataset and the end of a build need it."""
+    code = "import sys, importlib; importlib.import_module('recipes.data.import'); sys.exit('datasets' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

@@ -2,19 +2,28 @@
 
 rsvl run data/import --source MY_IMAGES --out DATASET
 
-`--format` names what it is; `auto` finds out. docs/formats.md lists what is read.
+`--format` names what it is; `auto` finds out. docs/formats.md lists what is read. A table of URLs is downloaded first, into a folder of its
+own (`--downloads`); `rsvl run data/download` asks again for what failed.
 """
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from recipes.config import save_config
-from rsvl_data.images import ImageSuffix
+from rsvl_data.downloading.download import describe, download, is_downloaded
+from rsvl_data.downloading.fetch_many import DownloadOptions
+from rsvl_data.errors import OptionError
+from rsvl_data.geo_facts import GeoOptions, add_geo_facts
+from rsvl_data.image_form import ImageForm
 from rsvl_data.pipeline import BuildOptions, build
 from rsvl_data.shards import Dataset
 from rsvl_data.sources import Format, open_source
+from rsvl_data.sources.class_folders import FolderWords
+from rsvl_data.sources.url_table import UrlTable
 
 
 @dataclass(frozen=True)
@@ -31,8 +40,6 @@ class GeoTiffOptions:
     """one or three band numbers to show, the first band being 1; left out, their names decide"""
     stretch: str = "auto"
     """to 8 bit: auto, minmax, percentile, percentile:LOW-HIGH or divide:VALUE"""
-    climate: Path | None = None
-    """file of a Koeppen-Geiger grid (lat lon class, or the PNG with its legend), for the climate zone of each tile"""
 
 
 @dataclass(frozen=True)
@@ -43,25 +50,60 @@ class GaiaOptions:
     """take "The image showcases:" off the captions"""
 
 
+@dataclass(frozen=True)
+class ClassFolderOptions:
+    """Folders named after classes."""
+
+    words: FolderWords = "split"
+    """what captions call a class: split makes words of AnnualCrop and golf_course; folder takes the name in lower case, with _ and /
+    as spaces, as GeoRSCLIP does (annualcrop)"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options(BuildOptions):
     source: str
     """folder, file or pattern of shards ({a,b}-{00..31}.tar), or hub:org/name for a dataset of the Hugging Face Hub"""
     format: Format = "auto"
     """what it is; auto finds out"""
-    image_format: ImageSuffix = "jpg"
-    """format of the stored images; those that have it already are kept byte for byte, png loses nothing"""
+    image: ImageForm = field(default_factory=ImageForm)
+    geo: GeoOptions = field(default_factory=GeoOptions)
     geotiff: GeoTiffOptions = field(default_factory=GeoTiffOptions)
     gaia: GaiaOptions = field(default_factory=GaiaOptions)
+    class_folders: ClassFolderOptions = field(default_factory=ClassFolderOptions)
+    download: DownloadOptions = field(default_factory=DownloadOptions)
+    downloads: Path | None = None
+    """folder for the images of a table of URLs, outside of --out; left out, that of --out with .downloads behind its name"""
+
+    def facts(self) -> dict[str, Any]:
+        """How the images came here is no matter: what came is in the plan."""
+        return {name: value for name, value in super().facts().items() if name not in ("download", "downloads")}
 
 
 def run(options: Options) -> Dataset | None:
-    own = {"geotiff": asdict(options.geotiff), "gaia": asdict(options.gaia)}
-    source = open_source(options.source, options.format, options.image_format, own)
-    dataset = build(source, [], options, recipe="data/import", image_suffix=options.image_format)
+    own = {"geotiff": asdict(options.geotiff), "gaia": asdict(options.gaia), "class-folders": asdict(options.class_folders)}
+    own["url-table"] = {"fetch": partial(_fetch, options)}
+    source = open_source(options.source, options.format, options.image, own)
+    if options.dry_run and isinstance(source, UrlTable):
+        return None
+    dataset = build(source, [add_geo_facts(options.geo)], options, recipe="data/import", image_suffix=options.image.suffix)
     if dataset is not None:
         save_config(options.out, "data/import", options)
     return dataset
+
+
+def _fetch(options: Options, table: Path) -> Path | None:
+    """The folder of its download, which a dry run only describes."""
+    out = options.out.resolve()
+    folder = options.downloads or out.with_name(out.name + ".downloads")
+    if folder.resolve().is_relative_to(out):
+        raise OptionError(f"--downloads {folder} lies inside of --out {options.out}; give a folder beside it")
+    if is_downloaded(table, folder, options.download):
+        return folder
+    if options.dry_run:
+        print(describe(table, options.download))
+        return None
+    download(table, folder, options.download)
+    return folder
 
 
 def smoke(folder: Path) -> Options:

@@ -3,7 +3,7 @@
     OUT/images/ab/ab12...f.jpg    named by the SHA-256 of the URL and by the form the bytes have; never by the URL's path
     OUT/table.jsonl               one line a row whose image is there, in the order of the input: filepath, captions, url, licence, ...
     OUT/dropped.jsonl             one line a row left out: row, url, reason, detail
-    OUT/download.json             counts of both
+    OUT/download.json             counts of both, and what was asked for; written last, so it stands for a finished download
     OUT/.download/state.jsonl     one line a finished URL, written as it ends; the next run asks only for what failed or is missing
 
 Every URL ends in an image or in a reason, a killed run goes on, one bad URL ends nothing. Who asks, and how politely, is in
@@ -16,11 +16,11 @@ import logging
 import os
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -30,7 +30,8 @@ from rsvl_data.downloading.safe_http import Resolver, system_resolver
 from rsvl_data.downloading.url_tables import UrlRow, read_url_table
 from rsvl_data.downloading.web_address import NotFetched, check_url, redacted
 from rsvl_data.errors import DataError
-from rsvl_data.shards import write_atomically
+from rsvl_data.folder_lock import only_process
+from rsvl_data.shards import file_sha256, write_atomically
 from rsvl_data.version import code_version
 
 log = logging.getLogger(__name__)
@@ -62,20 +63,48 @@ def download(
 ) -> DownloadReport:
     """Raises DataError for a file that is no such table, or when not one image is there in the end."""
     urls = _urls(table, options)
-    parts = out / ".download" / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
-    for leftover in parts.iterdir():
-        leftover.unlink()
-    ends = _read_state(out)
-    missing = [url for url in urls if not (url in ends and _is_there(out, ends[url]))]
-    if missing:
-        with _recorder(out, ends) as record, _progress(missing, record) as noted:
-            asyncio.run(fetch_all(missing, out, options, noted, resolve=resolve, ssl_context=ssl_context))
-    report = _write_results(table, out, options, ends, len(missing))
+    with _named(out), only_process(out / ".download", out):
+        (out / "download.json").unlink(missing_ok=True)  # it says that the three files belong together
+        parts = out / ".download" / "parts"
+        parts.mkdir(exist_ok=True)
+        for leftover in parts.iterdir():
+            leftover.unlink()
+        ends = _read_state(out)
+        missing = [url for url in urls if not (url in ends and _is_there(out, ends[url]))]
+        if missing:
+            with _recorder(out, ends) as record, _progress(missing, record) as noted:
+                asyncio.run(fetch_all(missing, out, options, noted, resolve=resolve, ssl_context=ssl_context))
+        report = _write_results(table, out, options, set(urls), ends, len(missing))
     log.info("%s: %s", out, report)
     if report.images == 0:
         raise DataError(f"{table}: no image could be downloaded; {report}. Details: {out / 'dropped.jsonl'}")
     return report
+
+
+def is_downloaded(table: Path, out: Path, options: DownloadOptions) -> bool:
+    """Whether `out` holds the finished download of this very table under options that ask for the same, with an image at least.
+
+    Rows that failed are no reason to say no: they stay as they are until somebody asks for them again.
+    """
+    try:
+        found = json.loads((out / "download.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return all(found.get(name) == value for name, value in _request(table, options).items()) and found["images"] > 0
+
+
+def _request(table: Path, options: DownloadOptions) -> dict[str, Any]:
+    """What was asked for, as JSON; not how fast."""
+    names = [field.name for field in fields(DownloadOptions) if field.name not in _PACE]
+    wanted = {name: getattr(options, name) for name in names}
+    name = Path(table.name[:-3] if table.name.lower().endswith(".gz") else table.name).stem
+    return {"name": name, "table_sha256": file_sha256(table), "options": wanted}
+
+
+_PACE = (
+    *("concurrency", "per_host", "delay_s", "tries", "backoff_s", "max_wait_s", "host_failures"),
+    *("timeout_s", "idle_s", "max_seconds", "user_agent"),
+)
 
 
 def describe(table: Path, options: DownloadOptions) -> str:
@@ -103,10 +132,12 @@ def _rows(table: Path, options: DownloadOptions) -> Iterator[UrlRow]:
         yield row
 
 
-def _judged(row: UrlRow, options: DownloadOptions) -> str | NotFetched:
-    """The URL to ask for, or why there is none."""
+def _judged(row: UrlRow, options: DownloadOptions, known: Container[str] = ()) -> str | NotFetched:
+    """The URL to ask for, or why there is none. `known` are URLs this function gave before: judging one again changes nothing."""
     if row.fault:
-        return NotFetched(row.fault, f"row {row.number} of the table cannot be used")
+        return NotFetched(*row.fault)
+    if row.url in known:
+        return row.url
     try:
         return check_url(row.url, allow_private=options.allow_private_hosts)
     except NotFetched as refusal:
@@ -119,14 +150,16 @@ def _urls(table: Path, options: DownloadOptions) -> list[str]:
     return list(dict.fromkeys(url for url in judged if isinstance(url, str)))
 
 
-def _write_results(table: Path, out: Path, options: DownloadOptions, ends: dict[str, End], asked: int) -> DownloadReport:
+def _write_results(
+    table: Path, out: Path, options: DownloadOptions, urls: set[str], ends: dict[str, End], asked: int
+) -> DownloadReport:
     dropped: Counter[str] = Counter()
     seen: set[str] = set()
     rows = images = joined = 0
     with _renamed(out / "table.jsonl") as kept, _renamed(out / "dropped.jsonl") as left_out:
         for row in _rows(table, options):
             rows += 1
-            url = _judged(row, options)
+            url = _judged(row, options, known=urls)
             end = End("", reason=url.reason, detail=str(url)) if isinstance(url, NotFetched) else ends.get(url, _NOT_REACHED)
             if end.reason:
                 dropped[end.reason] += 1
@@ -139,7 +172,9 @@ def _write_results(table: Path, out: Path, options: DownloadOptions, ends: dict[
             line = {"filepath": end.file, "captions": row.captions, "url": end.url, **row.facts}
             kept.write(json.dumps(line, ensure_ascii=False) + "\n")
     report = DownloadReport(rows, images, asked, joined, dict(sorted(dropped.items())))
-    content = {"code": code_version(), **asdict(report)}
+    if asked:
+        os.sync()  # all images at once, not each: what download.json calls finished must outlive a power cut
+    content = {"code": code_version(), **_request(table, options), **asdict(report)}
     write_atomically(out / "download.json", (json.dumps(content, indent=1) + "\n").encode())
     return report
 
@@ -151,11 +186,25 @@ _NOT_REACHED = End("", reason="not_reached", detail="the time for the whole run 
 def _renamed(path: Path) -> Iterator[IO[str]]:
     """Lines go to a temporary file that takes the name at the end: a table may be too long for the memory."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _named(out: Path) -> Iterator[None]:
+    """A full disk does not say where it is full."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(out)
+        raise
 
 
 # --- what earlier runs did --------------------------------------------------------------------------------------------------
@@ -188,7 +237,7 @@ def _recorder(out: Path, ends: dict[str, End]) -> Iterator[Callable[[End], None]
             file.write("\n")  # a line that a kill cut short must not spoil the next one
 
         def record(end: End) -> None:
-            file.write(json.dumps(asdict(end)) + "\n")
+            file.write(json.dumps(vars(end)) + "\n")
             file.flush()
             ends[end.url] = end
 

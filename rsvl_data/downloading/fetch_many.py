@@ -10,9 +10,7 @@ its real name; Retry-After holds for the host and not only for the URL that was 
 import asyncio
 import hashlib
 import ssl
-import struct
 import time
-import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,14 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from PIL import Image
-
+from rsvl_data.downloading.arriving_image import ArrivingImage
 from rsvl_data.downloading.safe_http import Limits, Resolver, SafeClient, system_resolver
 from rsvl_data.downloading.web_address import NotFetched
 from rsvl_data.errors import OptionError
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-_SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 _OF_THE_HOST = ("timeout", "http_error", "dns", "tls")  # with these the next URL of the host will most likely fail, too
 
 
@@ -134,6 +129,7 @@ class _Host:
 class _Run:
     def __init__(self, client: SafeClient, out: Path, options: DownloadOptions, record: Callable[[End], None]):
         self._client, self._out, self._options, self._record = client, out, options, record
+        self._parts = out / ".download" / "parts"
         self._hosts: dict[str, _Host] = {}
 
     async def all(self, urls: list[str]) -> None:
@@ -185,18 +181,11 @@ class _Run:
 
     async def _try(self, url: str) -> End:
         name = hashlib.sha256(url.encode()).hexdigest()
-        part = self._out / ".download" / "parts" / name
-        try:
-            with open(part, "wb") as sink:
-                await self._client.fetch(url, sink, self._turn)
-            suffix = image_suffix(part, self._options.max_pixels)
-            file = f"images/{name[:2]}/{name}.{suffix}"
-            (self._out / file).parent.mkdir(parents=True, exist_ok=True)
-            num_bytes = part.stat().st_size
-            part.replace(self._out / file)
-            return End(url, file, num_bytes)
-        finally:
-            part.unlink(missing_ok=True)
+        with ArrivingImage(self._parts / name) as image:
+            await self._client.fetch(url, image, self._turn)
+            file = f"images/{name[:2]}/{name}.{image.suffix(self._options.max_pixels)}"
+            image.keep(self._out / file)
+        return End(url, file, image.num_bytes)
 
     def _host(self, name: str) -> _Host:
         if name not in self._hosts:
@@ -211,23 +200,3 @@ class _Run:
                 await asyncio.sleep(wait_s)
             host.next_start = time.monotonic() + self._options.delay_s
             yield
-
-
-def image_suffix(path: Path, max_pixels: int) -> str:
-    """The usual suffix of the form the bytes have, whatever the server called them. Only the header is read.
-
-    Raises NotFetched: not_an_image, too_many_pixels, corrupt.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata, and about bombs, which are judged below
-            with Image.open(path, formats=_FORMATS) as image:
-                if image.width * image.height > max_pixels:
-                    raise NotFetched("too_many_pixels", f"{image.width} x {image.height} is above {max_pixels} pixels")
-                return _SUFFIXES[image.format or ""]
-    except Image.DecompressionBombError as error:
-        raise NotFetched("too_many_pixels", str(error)) from error
-    except Image.UnidentifiedImageError as error:
-        raise NotFetched("not_an_image", f"the bytes are none of {', '.join(_FORMATS)}") from error
-    except (OSError, ValueError, SyntaxError, EOFError, LookupError, OverflowError, struct.error) as error:
-        raise NotFetched("corrupt", str(error)) from error

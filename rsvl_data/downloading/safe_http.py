@@ -1,9 +1,12 @@
 """One image over HTTP, with a bound on everything a server may do.
 
-Built on httpcore, the transport below httpx, because only there can the connection be handed in: a name is resolved once, every address
-it gave is judged, and the connection goes to that very address while Host, SNI and the certificate stay those of the name. So a name
-that answers differently the second time (DNS rebinding) gains nothing, and a redirect is judged like a first URL. There are no cookies,
-no proxies from the environment, no passwords, and no decoder that unpacks without a bound.
+Built on aiohttp, whose resolver is handed in: a name is resolved once for a connection, every address it gave is judged, and the
+connection goes to those very addresses while Host, SNI and the certificate stay those of the name. So a name that answers differently
+the second time (DNS rebinding) gains nothing, and a redirect is judged like a first URL. There are no cookies, no proxies from the
+environment, no passwords, and no decoder that unpacks without a bound.
+
+Easy to get wrong: aiohttp asks no resolver for a host that is an address already. `fetch` judges each URL before it is asked for, and
+`check_url` leaves no second spelling of an address.
 
 Choices: a name with one private address among public ones is refused; a redirect from https to http is followed; certificates are
 checked; what is not asked for (206) is refused; X-Robots-Tag is read as img2dataset reads it, and `none` counts as noindex.
@@ -11,20 +14,23 @@ checked; what is not asked for (206) is refused; X-Robots-Tag is read as img2dat
 
 import asyncio
 import email.utils
-import ipaddress
 import re
 import socket
 import ssl
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Protocol, Self
 from urllib.parse import urljoin, urlsplit
 
-import httpcore
+import aiohttp
+import certifi
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from rsvl_data.downloading.web_address import NotFetched, check_address, check_url, redacted
 
@@ -38,6 +44,13 @@ _MAY_PASS = (408, 425, 429, 500, 502, 503, 504)  # states that another try may f
 _NO_AI = ("noai", "noimageai", "noindex", "noimageindex", "none")
 _DIRECTIVES_WITH_A_VALUE = ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview")
 _ADDRESSES_TRIED = 3
+_HEADER_BYTES, _NUM_HEADERS = 16 * 1024, 100  # of one line; lines
+
+
+class Sink(Protocol):
+    """What a body is written into."""
+
+    def write(self, piece: bytes, /) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -57,47 +70,44 @@ async def system_resolver(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(info[4][0]) for info in found))
 
 
-class _CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Connects only to addresses that were judged, and to those by number."""
+class _JudgedAddresses(AbstractResolver):
+    """Gives aiohttp no address that was not judged."""
 
     def __init__(self, resolve: Resolver, allow_private: bool):
         self._resolve, self._allow_private = resolve, allow_private
-        self._inner = httpcore.AnyIOBackend()
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        failure: Exception = NotFetched("dns", f"{host} has no address")
-        for address in (await self._addresses(host, port))[:_ADDRESSES_TRIED]:
-            try:
-                return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure
-
-    async def _addresses(self, host: str, port: int) -> list[str]:
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
         try:
-            found = [str(ipaddress.ip_address(host))]
-        except ValueError:
-            try:
-                found = await self._resolve(host, port)
-            except socket.gaierror as error:
-                raise NotFetched("dns", f"{host}: {error.strerror}", again=error.errno == socket.EAI_AGAIN) from error
-            except UnicodeError as error:
-                raise NotFetched("dns", f"{host} is not a name: {error}") from error
-        return [check_address(address, self._allow_private) for address in found]
+            found = await self._resolve(host, port)
+        except socket.gaierror as error:
+            raise NotFetched("dns", f"{host}: {error.strerror}", again=error.errno == socket.EAI_AGAIN) from error
+        except UnicodeError as error:
+            raise NotFetched("dns", f"{host} is not a name: {error}") from error
+        addresses = [check_address(address, self._allow_private) for address in found]
+        if not addresses:
+            raise NotFetched("dns", f"{host} has no address")
+        return [_as_aiohttp_wants(host, address, port) for address in addresses[:_ADDRESSES_TRIED]]
 
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    async def close(self) -> None:
+        pass
+
+
+def _as_aiohttp_wants(host: str, address: str, port: int) -> ResolveResult:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return {"hostname": host, "host": address, "port": port, "family": family, "proto": 0, "flags": socket.AI_NUMERICHOST}
+
+
+@cache  # reading them takes longer than a hundred images
+def _trusted_certificates() -> ssl.SSLContext:
+    """Those of the system and those of certifi, because small containers have none."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 class SafeClient:
-    """`async with SafeClient(...) as client: await client.fetch(url, file, turn)`."""
+    """`async with SafeClient(...) as client: await client.fetch(url, file, turn)`, all of it in one event loop."""
 
     def __init__(
         self,
@@ -110,24 +120,32 @@ class SafeClient:
         ssl_context: ssl.SSLContext | None = None,
     ):
         self._limits, self._allow_private, self._ignore_opt_out = limits, allow_private_hosts, ignore_opt_out
+        self._ssl_context = ssl_context
         self._agent_token = re.split(r"[/\s]", user_agent.lower())[0]
-        self._headers = [("User-Agent", user_agent), ("Accept", "image/*"), ("Accept-Encoding", "identity")]
-        self._extensions = {"timeout": dict.fromkeys(("connect", "read", "write"), limits.idle_s)}
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context,
-            network_backend=_CheckedBackend(resolve, allow_private_hosts),
-            max_connections=limits.connections,
-            max_keepalive_connections=limits.connections,
-            keepalive_expiry=limits.idle_s,
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                resolver=_JudgedAddresses(resolve, allow_private_hosts),
+                use_dns_cache=False,  # or the address of a host would be used longer than its name server allows
+                limit=limits.connections,
+                keepalive_timeout=limits.idle_s,
+            ),
+            headers={"User-Agent": user_agent, "Accept": "image/*", "Accept-Encoding": "identity"},
+            timeout=aiohttp.ClientTimeout(sock_connect=limits.idle_s, sock_read=limits.idle_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            max_line_size=_HEADER_BYTES,
+            max_field_size=_HEADER_BYTES,
+            max_headers=_NUM_HEADERS,
         )
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        await self._pool.aclose()
+        await self._session.close()
 
-    async def fetch(self, url: str, sink: BinaryIO, turn: Turn) -> str:
+    async def fetch(self, url: str, sink: Sink, turn: Turn) -> str:
         """Write the body into `sink` and answer the URL it came from at last. Raises NotFetched."""
         spent = 0.0
         for _ in range(self._limits.max_redirects + 1):
@@ -141,21 +159,22 @@ class SafeClient:
             url = location
         raise NotFetched("redirects", f"more than {self._limits.max_redirects} redirects")
 
-    async def _exchange_in_time(self, url: str, sink: BinaryIO, seconds: float) -> str | None:
+    async def _exchange_in_time(self, url: str, sink: Sink, seconds: float) -> str | None:
         try:
             async with asyncio.timeout(seconds):
                 return await self._exchange(url, sink)
-        except (TimeoutError, httpcore.TimeoutException) as error:
+        except TimeoutError as error:
             raise NotFetched("timeout", f"no end within the time allowed ({error or 'whole request'})", again=True) from error
-        except (httpcore.NetworkError, httpcore.ProtocolError, ConnectionError, ssl.SSLError) as error:
-            if isinstance(error, httpcore.ConnectError) and (cause := _tls_cause(error)) is not None:
-                raise NotFetched("tls", str(cause)) from error
+        except aiohttp.ClientSSLError as error:
+            raise NotFetched("tls", str(error.__cause__ or error)) from error
+        except (aiohttp.ClientError, ConnectionError, ssl.SSLError) as error:
             raise NotFetched("http_error", str(error) or type(error).__name__, again=True) from error
 
-    async def _exchange(self, url: str, sink: BinaryIO) -> str | None:
+    async def _exchange(self, url: str, sink: Sink) -> str | None:
         """One request. The target of a redirect, or None when `sink` holds the body."""
-        async with self._pool.stream("GET", url, headers=self._headers, extensions=self._extensions) as response:
-            headers = _Headers(response.headers)
+        trusted = self._ssl_context or _trusted_certificates() if url.startswith("https:") else True
+        async with self._session.get(URL(url, encoded=True), allow_redirects=False, ssl=trusted) as response:
+            headers = _Headers(response.raw_headers)
             location = headers.first("location") if response.status in _REDIRECTS else None
             if response.status != 200 and location is None:
                 raise NotFetched(
@@ -172,17 +191,8 @@ class SafeClient:
             return None
 
 
-def _tls_cause(error: BaseException) -> ssl.SSLError | None:
-    """Why the handshake failed; anyio and httpcore wrap it more than once."""
-    while error.__context__ is not None:
-        error = error.__context__
-        if isinstance(error, ssl.SSLError):
-            return error
-    return None
-
-
 class _Headers:
-    def __init__(self, raw: list[tuple[bytes, bytes]]):
+    def __init__(self, raw: Sequence[tuple[bytes, bytes]]):
         self._pairs = [(name.decode("latin-1").lower(), value.decode("utf-8", "replace").strip()) for name, value in raw]
 
     def all(self, name: str) -> list[str]:
@@ -227,7 +237,7 @@ def _retry_after(value: str | None) -> float | None:
         return None
 
 
-async def _read_body(response: Any, headers: _Headers, sink: BinaryIO, max_bytes: int) -> None:
+async def _read_body(response: aiohttp.ClientResponse, headers: _Headers, sink: Sink, max_bytes: int) -> None:
     length = headers.first("content-length") or ""
     if length.isdigit() and int(length[:20]) > max_bytes:
         raise NotFetched("too_large", f"Content-Length {length[:20]} is above {max_bytes} bytes")
@@ -237,14 +247,16 @@ async def _read_body(response: Any, headers: _Headers, sink: BinaryIO, max_bytes
     unpack = None if encoding == "identity" else zlib.decompressobj(zlib.MAX_WBITS | 32)
     received = written = 0
     try:
-        async for chunk in response.aiter_stream():
+        async for chunk in response.content.iter_any():
             received += len(chunk)
             piece = chunk if unpack is None else unpack.decompress(chunk, max_bytes - written + 1)
             written += len(piece)
             if max(received, written) > max_bytes:
                 raise NotFetched("too_large", f"the body is above {max_bytes} bytes")
             sink.write(piece)
-    except httpcore.RemoteProtocolError as error:
+    except aiohttp.ClientPayloadError as error:
+        if (reset := _reset(response)) is not None:
+            raise reset from error
         raise NotFetched("truncated", f"the body ended after {received} bytes: {error}", again=True) from error
     except zlib.error as error:
         raise NotFetched("corrupt", f"the body is not {encoding}: {error}") from error
@@ -252,3 +264,10 @@ async def _read_body(response: Any, headers: _Headers, sink: BinaryIO, max_bytes
         raise NotFetched("truncated", f"the {encoding} body ended after {received} bytes", again=True)
     if written == 0:
         raise NotFetched("empty", "the body holds no bytes")
+
+
+def _reset(response: aiohttp.ClientResponse) -> aiohttp.ClientOSError | None:
+    """aiohttp has one error for a body that was closed early and for a broken connection; the connection tells them apart."""
+    connection = response.connection
+    error = None if connection is None or connection.protocol is None else connection.protocol.exception()
+    return error if isinstance(error, aiohttp.ClientOSError) else None

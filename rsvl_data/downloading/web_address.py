@@ -11,6 +11,7 @@ gave is judged again where the connection is made (`rsvl_data/downloading/safe_h
 import ipaddress
 import re
 import socket
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import httpx
@@ -19,6 +20,7 @@ import idna
 _LONGEST_URL = 2048
 _OPEN_LOW_PORTS = (80, 443)
 _LOCAL_NAMES = ("localhost", "localdomain", "local", "internal", "intranet", "lan", "home.arpa")
+_PLAIN_TAIL = re.compile(r"/(?!/|\.)[A-Za-z0-9_~-]*([./][A-Za-z0-9_~-]+)*/?")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _CLOUD_METADATA = [  # public by their form; the others (169.254.169.254, 100.100.100.200, fd00:ec2::254) are not
     ipaddress.ip_network(
@@ -75,13 +77,17 @@ def check_url(text: str, *, allow_private: bool = False) -> str:
     host = _check_host(name, allow_private)
     if port is not None and port < 1024 and port not in _OPEN_LOW_PORTS:
         raise NotFetched("port", f"{redacted(text)!r} asks port {port}; below 1024 only 80 and 443 are open")
+    origin = f"{scheme.lower()}://{host}{'' if port is None else f':{port}'}"
+    if port not in (80, 443) and _PLAIN_TAIL.fullmatch(tail):
+        return origin + tail  # what httpx would say, sooner
     try:
-        url = httpx.URL(f"{scheme.lower()}://{host}{'' if port is None else f':{port}'}{tail.partition('#')[0]}")
+        url = httpx.URL(origin + tail.partition("#")[0])
     except httpx.InvalidURL as error:
         raise NotFetched("bad_url", f"{redacted(text)!r}: {error}") from error
     return str(url)
 
 
+@lru_cache(maxsize=4096)  # a table asks a few hosts for much
 def _check_host(name: str, allow_private: bool) -> str:
     """A host as it may stand in a URL: lower case, international names as punycode, addresses in their usual spelling."""
     if ":" in name and "%" not in name:  # a zone (%eth0) makes sense on a local network only

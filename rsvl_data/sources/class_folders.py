@@ -8,11 +8,15 @@ The label keeps the folder's own spelling.
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import READABLE_SUFFIXES, ImageSuffix
+from rsvl_data.image_form import ImageForm
+from rsvl_data.images import READABLE_SUFFIXES
 from rsvl_data.sources.base import Entry, ImageFiles, given_split, split_of_name
+from rsvl_data.words import words_of_folder
 
+FolderWords = Literal["split", "folder"]
 EXPECTS = "a folder with one folder of images per class, below split folders (train, val, test) or not"
 
 
@@ -26,8 +30,10 @@ def find(path: Path) -> Path | None:
     return None
 
 
-def open(root: Path, name: str, image_suffix: ImageSuffix) -> ImageFiles:
-    return ImageFiles(name, root, lambda: list_entries(root), image_suffix)
+def open(root: Path, name: str, image_form: ImageForm, *, words: FolderWords = "split") -> ImageFiles:
+    """`words` says what the captions call a class: its name split into words, or as GeoRSCLIP writes it."""
+    label_words = words_of_folder if words == "folder" else None
+    return ImageFiles(name, root, lambda: list_entries(root), image_form, label_words=label_words)
 
 
 def list_entries(root: Path) -> Iterator[Entry]:

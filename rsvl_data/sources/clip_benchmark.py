@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources.base import Entry, split_of_name
+from rsvl_data.sources.tar_files import find_tar
 from rsvl_data.sources.tar_members import Described, MemberSource, Refused, image_member, tar_entries, text_member
 
 EXPECTS = "SPLIT/nshards.txt beside SPLIT/0.tar, with classnames.txt or captions in KEY.txt (CLIP_benchmark's webdataset layout)"
@@ -22,7 +23,7 @@ def find(path: Path) -> Path | None:
     return path if path.is_dir() and _split_folders(path) else None
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix) -> MemberSource:
+def open(path: Path, name: str, image_form: ImageForm) -> MemberSource:
     """Raises DataError when classnames.txt is not text."""
     root = path.parent if _split_folders(path) == [path] else path
     classes = _class_names(root)
@@ -31,7 +32,7 @@ def open(path: Path, name: str, image_suffix: ImageSuffix) -> MemberSource:
         captions = text_member(members, "txt").splitlines() if "txt" in members else []
         return Described(image_member(members), captions, label=_label(members, classes))
 
-    return MemberSource(name, root, lambda: list_entries(path), describe, image_suffix)
+    return MemberSource(name, root, lambda: list_entries(path), describe, image_form)
 
 
 def list_entries(path: Path) -> Iterator[Entry]:
@@ -39,7 +40,7 @@ def list_entries(path: Path) -> Iterator[Entry]:
     for folder in _split_folders(path):
         for shard in range(_num_shards(folder / "nshards.txt")):
             root = path.parent if folder == path else path
-            yield from tar_entries(root, f"{folder.name}/{shard}.tar", split_of_name(folder.name))
+            yield from tar_entries(root, f"{folder.name}/{find_tar(folder, str(shard))}", split_of_name(folder.name))
 
 
 def _split_folders(path: Path) -> list[Path]:

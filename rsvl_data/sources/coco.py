@@ -8,8 +8,6 @@ NaN. RRSIS-D looks the same but has corners (see referring.py) and is refused he
 is an entry of its own, dropped as `unknown_image`. A polygon is kept when it is the only one of its object.
 """
 
-import json
-import math
 import mmap
 import re
 from collections.abc import Iterable, Iterator
@@ -18,7 +16,8 @@ from typing import Any
 
 from rsvl_data.boxes import BadGeometry, box_of_mask, corners, finite_numbers, segmentation_mask
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
+from rsvl_data.json_records import parse, read_document
 from rsvl_data.sources.base import Entry, split_of_name
 from rsvl_data.sources.object_images import Annotation, Object, ObjectImages
 
@@ -48,11 +47,11 @@ def _is_coco(path: Path) -> bool:
         return text.find(b'"annotations"') >= 0 and text.find(b'"images"') >= 0
 
 
-def open(main: Path, name: str, image_suffix: ImageSuffix) -> ObjectImages:
+def open(main: Path, name: str, image_form: ImageForm) -> ObjectImages:
     folder = main if main.is_dir() else main.parent
     root = folder.parent if folder.name == "annotations" else folder
     files = [main] if main.is_file() else _coco_files(main)
-    return ObjectImages(name, root, lambda: list_entries(files, root), annotate, image_suffix)
+    return ObjectImages(name, root, lambda: list_entries(files, root), annotate, image_form)
 
 
 def list_entries(files: list[Path], root: Path) -> Iterator[Entry]:
@@ -77,20 +76,11 @@ def read_json(path: Path, names: Iterable[str], expects: str) -> dict[str, list[
 
 
 def read_json_file(path: Path, expects: str) -> Any:
-    """Numbers that are not finite are left as text, so that facts stay JSON. Raises DataError."""
+    """Numbers that are not finite are left as text, so that facts stay JSON. Raises DataError, also for a file too large to hold."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text, parse_constant=str, parse_float=_finite_or_text)
-        if r"\ud" in text or r"\uD" in text:
-            json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is JSON but no text
-        return content
-    except (ValueError, RecursionError) as error:
+        return parse(read_document(path), not_finite=str)
+    except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}). Expected {expects}") from error
-
-
-def _finite_or_text(text: str) -> float | str:
-    number = float(text)
-    return number if math.isfinite(number) else text
 
 
 def image_folder(root: Path, json_path: Path, file_names: list[str]) -> Path:

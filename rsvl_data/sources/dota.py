@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rsvl_data.boxes import BadGeometry, corners
-from rsvl_data.images import ImageSuffix
-from rsvl_data.sources.base import Entry, split_of_name
-from rsvl_data.sources.object_images import Annotation, BadAnnotation, Object, ObjectImages, images_of, read_inside
+from rsvl_data.image_form import ImageForm
+from rsvl_data.sources.base import Entry, read_inside, split_of_name
+from rsvl_data.sources.object_images import Annotation, BadAnnotation, Object, ObjectImages, images_of
 from rsvl_data.stage import Dropped
 
 EXPECTS = "a folder with images/ and labelTxt/*.txt (DOTA), or such folders in train/, val/, test/"
@@ -41,8 +41,8 @@ def _parts(root: Path) -> list[tuple[Path, Path]]:
     return parts
 
 
-def open(root: Path, name: str, image_suffix: ImageSuffix) -> ObjectImages:
-    return ObjectImages(name, root, lambda: list_entries(root), annotate, image_suffix)
+def open(root: Path, name: str, image_form: ImageForm) -> ObjectImages:
+    return ObjectImages(name, root, lambda: list_entries(root), annotate, image_form)
 
 
 def list_entries(root: Path) -> Iterator[Entry]:

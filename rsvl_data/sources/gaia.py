@@ -11,7 +11,7 @@ the footprint of the image. Images belong to their sites: `credits` becomes the 
 stay in the provenance.
 """
 
-import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -19,7 +19,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
+from rsvl_data.json_records import is_list, list_records, parse, read_document, read_span
 from rsvl_data.sources import img2dataset
 from rsvl_data.sources.base import Entry
 from rsvl_data.sources.tar_members import Described, MemberSource, Refused, image_member, json_member, problem, split_of_path
@@ -41,14 +42,14 @@ def find(path: Path) -> Path | None:
     return path if _is_shards(path) else None
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix, *, strip_lead_in: bool = False) -> MemberSource:
+def open(path: Path, name: str, image_form: ImageForm, *, strip_lead_in: bool = False) -> MemberSource:
     """`strip_lead_in` removes "The image showcases:" from captions, which then begin with a capital."""
     root = path if path.is_dir() else path.parent
 
     def describe(entry: Entry, members: dict[str, bytes]) -> Described:
-        return _describe(entry, members, strip_lead_in)
+        return _describe(_record_of(entry, root), members, strip_lead_in)
 
-    return MemberSource(name, root, lambda: list_entries(path), describe, image_suffix)
+    return MemberSource(name, root, lambda: list_entries(path), describe, image_form)
 
 
 def list_entries(path: Path) -> Iterator[Entry]:
@@ -59,33 +60,25 @@ def list_entries(path: Path) -> Iterator[Entry]:
     root, files = (path, _record_files(path)) if path.is_dir() else (path.parent, [path])
     folder = "images/" if (root / "images").is_dir() else ""
     for file in files:
-        for number, record in enumerate(read_records(file)):
-            yield _record_entry(record, f"{file.name}/{number}", split_of_path(file.name), folder)
+        for number, (record, facts) in enumerate(read_records(file, root)):
+            yield _record_entry(record, facts, f"{file.name}/{number}", split_of_path(file.name), folder)
 
 
-def read_records(path: Path) -> Iterator[Any]:
-    """The records of one file, whichever its form; what is no object comes as it is, a bad line as None. Raises DataError."""
+def read_records(path: Path, root: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The records of one file, whichever its form, and the facts by which an entry finds each again; what is no object comes as it is, a
+    bad line as None. Raises DataError."""
+    if path.suffix == ".jsonl" or is_list(path):
+        name = Path(os.path.relpath(path, root)).as_posix()
+        yield from ((record, {"records": name, "span": [*span]}) for record, span in list_records(path, EXPECTS))
+        return
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".jsonl":
-            yield from (_parsed(line) for line in text.split("\n") if line.strip())
-            return
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = parse(read_document(path))
+    except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}). Expected {EXPECTS}") from error
-    if isinstance(data, list):
-        yield from data
-    elif isinstance(data, dict) and isinstance(data.get("image_src"), dict | list):
-        yield from _rows_of_columns(data, path)
+    if isinstance(data, dict) and isinstance(data.get("image_src"), dict | list):
+        yield from ((row, {"record": row}) for row in _rows_of_columns(data, path))
     else:
         raise DataError(f"{path} holds neither rows nor columns with image_src. Expected {EXPECTS}")
-
-
-def _parsed(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _rows_of_columns(data: dict[str, Any], path: Path) -> Iterator[dict[str, Any]]:
@@ -122,7 +115,7 @@ def _is_shards(folder: Path) -> bool:
     return first is not None and img2dataset.columns_of(first) >= {"id", "captions"} and img2dataset.find(folder) is not None
 
 
-def _record_entry(record: Any, place: str, split: str | None, folder: str) -> Entry:
+def _record_entry(record: Any, facts: dict[str, Any], place: str, split: str | None, folder: str) -> Entry:
     url = record.get("image_src") if isinstance(record, dict) else None
     if not isinstance(url, str):
         return problem(place, "bad_record", f"{place} is not a record with an image_src", split)
@@ -132,22 +125,22 @@ def _record_entry(record: Any, place: str, split: str | None, folder: str) -> En
         name = ""
     if not name:
         return problem(place, "bad_record", f"{place}: image_src {url!r} does not end in the name of a file", split)
-    return Entry(str(record.get("id") or place), split, {"files": {"image": folder + name}, "record": record})
+    return Entry(str(record.get("id") or place), split, {"files": {"image": folder + name}, **facts})
 
 
 def _shard_entries(folder: Path) -> Iterator[Entry]:
     known = {}
     for file in (*_record_files(folder.parent), *_record_files(folder)):
-        for record in read_records(file):
+        for record, facts in read_records(file, folder):
             if isinstance(record, dict):
-                known[record.get("id")] = (record, split_of_path(file.name))
+                known[repr(record.get("id"))] = (facts, split_of_path(file.name))
     ids: dict[str, Any] = {}
     for entry in img2dataset.list_entries(folder):
         shard, _, key = entry.id.rpartition("/")
         if shard not in ids:
             ids[shard] = _ids_of_keys(folder / f"{shard}.parquet")
-        record, split = known.get(ids[shard].get(key), ({}, entry.split))
-        yield entry if "problem" in entry.facts else Entry(entry.id, split, {**entry.facts, "record": record})
+        facts, split = known.get(repr(ids[shard].get(key)), ({}, entry.split))
+        yield entry if "problem" in entry.facts else Entry(entry.id, split, {**entry.facts, **facts})
 
 
 def _ids_of_keys(parquet: Path) -> dict[str, Any]:
@@ -157,15 +150,23 @@ def _ids_of_keys(parquet: Path) -> dict[str, Any]:
     return {row["key"]: row["id"] for row in img2dataset.read_columns(parquet, ["key", "id"])}
 
 
-def _describe(entry: Entry, members: dict[str, bytes], strip_lead_in: bool) -> Described:
-    record = dict(entry.facts["record"])
+def _record_of(entry: Entry, root: Path) -> dict[str, Any]:
+    if "span" not in entry.facts:
+        return dict(entry.facts.get("record", {}))
+    try:
+        return dict(read_span(root / entry.facts["records"], entry.facts["span"]))
+    except ValueError as error:
+        raise Refused("changed_file", str(error)) from error
+
+
+def _describe(record: dict[str, Any], members: dict[str, bytes], strip_lead_in: bool) -> Described:
     stored: dict[str, Any] = {}
     if "json" in members:
         stored = json_member(members)
         record = {"id": stored.get("id"), "image_alt": stored.get("caption"), "captions": stored.get("captions"), **record}
     captions = record.get("captions")
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
-        raise Refused("bad_record", f"captions are {captions!r}; expected a list of texts")
+        raise Refused("bad_record", f"captions are {str(captions)[:200]}; expected a list of texts")
     said = [{"text": without_lead_in(t) if strip_lead_in else t, "kind": "vlm", "source": _CAPTIONER} for t in captions]
     if isinstance(record.get("image_alt"), str):
         said.append({"text": record["image_alt"], "kind": "alt"})

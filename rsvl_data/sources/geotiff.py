@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from rsvl_data.errors import OptionError
-from rsvl_data.geo import ClimateGrid, geo_library, raster_facts, season
-from rsvl_data.images import ImageSuffix, encode
+from rsvl_data.geo import Window, geo_library, raster_facts, season
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm
 from rsvl_data.raster_display import Display, Stretch, choose_display
+from rsvl_data.sample import Sample
 from rsvl_data.sources.base import Entry, make_sample
 from rsvl_data.stage import Dropped, Outcome
 
@@ -60,9 +60,9 @@ def find(path: Path) -> Path | None:
     return path if next(_rasters(path), None) else None
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix, **options: Any) -> "GeoTiffs":
+def open(path: Path, name: str, image_form: ImageForm, **options: Any) -> "GeoTiffs":
     """`options` are those of GeoTiffs from `tile_px` on."""
-    return GeoTiffs(name, path, image_suffix, **options)
+    return GeoTiffs(name, path, image_form, **options)
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,16 @@ class GeoTiffs:
     min_valid   least share of a tile that is not nodata; tiles with less are dropped as "nodata"
     bands       one or three band numbers from 1 to show; None lets the names of the bands decide
     stretch     auto, minmax, percentile, percentile:LOW-HIGH or divide:VALUE
-    climate     file of a Köppen-Geiger grid, for the climate zone of each tile
     """
 
     name: str
     path: Path
-    image_suffix: ImageSuffix = "jpg"
+    image_form: ImageForm = DEFAULT_FORM
     tile_px: int = 512
     overlap_px: int = 0
     min_valid: float = 0.5
     bands: tuple[int, ...] | None = None
     stretch: str = "auto"
-    climate: Path | None = None
     note: str | None = None
     mask: dict[str, Any] | None = None
 
@@ -100,8 +98,6 @@ class GeoTiffs:
         Stretch.parse(self.stretch)
         for library in ("rasterio", "pyproj"):
             geo_library(library)
-        if self.climate is not None:
-            _climate_grid(self.climate)
 
     @property
     def _root(self) -> Path:
@@ -148,18 +144,27 @@ class GeoTiffs:
         if share < self.min_valid or share == 0:
             return Dropped(entry.id, "nodata", f"{entry.id}: {share:.1%} of the tile is valid", score=share)
         tags = _tags(scene)
-        geo = self._geo(scene, tags, display, (row, column, rows, columns))
-        return make_sample(
-            encode(Image.fromarray(display.to_rgb(pixels, valid)), self.image_suffix),
+        x0, y0, x1, y1 = self.image_form.placement(columns, rows).shown_in_source
+        geo = self._geo(scene, tags, display, (row + y0, column + x0, y1 - y0, x1 - x0))
+        outcome = make_sample(
+            display.to_rgb(pixels, valid),
             entry.id,
             dataset=self.name,
-            captions=[fact_caption(geo, from_satellite=_first(tags, _SATELLITE_TAGS) is not None)],
+            captions=lambda shown: [
+                fact_caption(
+                    shown.geo.model_dump(exclude_none=True) if shown.geo else {},
+                    from_satellite=_first(tags, _SATELLITE_TAGS) is not None,
+                )
+            ],
             label=None,
             geo=geo,
-            image_suffix=self.image_suffix,
+            image_form=self.image_form,
         )
+        if isinstance(outcome, Sample) and outcome.geo is not None:
+            outcome.geo.footprint = geo.get("footprint")  # of the part that is shown, also where it is cropped
+        return outcome
 
-    def _geo(self, scene: Any, tags: Mapping[str, str], display: Display, window: tuple[int, int, int, int]) -> dict[str, Any]:
+    def _geo(self, scene: Any, tags: Mapping[str, str], display: Display, window: Window) -> dict[str, Any]:
         acquired = acquired_from(tags)
         facts: dict[str, Any] = {
             "acquired": acquired,
@@ -172,7 +177,6 @@ class GeoTiffs:
             facts |= {"crs": scene.crs.to_string(), **raster_facts(scene.crs.to_wkt(), tuple(scene.transform), window)}
         if "lat" in facts:
             facts["season"] = season(facts["lat"], int(acquired[5:7])) if acquired else None
-            facts["climate_zone"] = _climate_grid(self.climate).zone(facts["lon"], facts["lat"]) if self.climate else None
         return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -293,8 +297,3 @@ def _display(path: Path, changed_ns: int, bands: tuple[int, ...] | None, stretch
     return choose_display(
         scene, Stretch.parse(stretch), bands=bands, platform=_first(_tags(scene), (*_SATELLITE_TAGS, "PLATFORM"))
     )
-
-
-@lru_cache(maxsize=2)
-def _climate_grid(path: Path) -> ClimateGrid:
-    return ClimateGrid.read(path)

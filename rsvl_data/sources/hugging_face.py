@@ -1,35 +1,33 @@
 """A dataset of images that the `datasets` library can load: a Hub id (`hub:org/name`) or a local folder it understands.
 
-The image column is the one of type Image; a ClassLabel, or a string column called label or class, is the scene class; captions come
-from the columns named in `CAPTION_COLUMNS`, as texts or lists of texts. Splits are the dataset's own.
+The image column is the one of type Image; a ClassLabel, or a column of words called label or class, is the scene class; captions and
+position come from the columns of `hub_rows`, those of KEY.json too where the dataset is made of tars. Splits are the dataset's own, the
+licence is that of its README.md.
+
+`datasets` takes a second to import, so it is imported where such a dataset is opened and not with every other kind of source.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm
 from rsvl_data.sources.base import Entry, make_sample, split_of_name
+from rsvl_data.sources.dataset_card import DatasetCard
+from rsvl_data.sources.hub_rows import captions_of_row, label_of_row, position_of_row, provenance_of_row
 from rsvl_data.stage import Dropped, Outcome
 
-CAPTION_COLUMNS = (
-    "caption",
-    "captions",
-    "text",
-    "texts",
-    "sentences",
-    "raw",
-    "caption_0",
-    "caption_1",
-    "caption_2",
-    "caption_3",
-    "caption_4",
-)
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class HuggingFace:
     """`id` is what `datasets.load_dataset` takes."""
 
     id: str
-    image_suffix: ImageSuffix = "jpg"
+    image_form: ImageForm = DEFAULT_FORM
     note: str | None = None
     mask: dict[str, Any] | None = None
 
@@ -46,10 +44,12 @@ class HuggingFace:
         return Path(self.id).name
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"id": self.id, "image_suffix": self.image_suffix, "note": self.note}  # each process opens the tables itself
+        return {"id": self.id, "image_form": self.image_form, "note": self.note}  # each process opens the tables itself
 
     @cached_property
-    def _splits(self) -> dict[str, datasets.Dataset]:
+    def _splits(self) -> "dict[str, datasets.Dataset]":
+        import datasets
+
         try:
             loaded = datasets.load_dataset(self.id)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
@@ -59,9 +59,11 @@ class HuggingFace:
         }
 
     def entries(self) -> Iterator[Entry]:
-        for name, rows in self._splits.items():
+        splits = self._splits
+        licence = _card(self.id).licence  # in the plan, so that every worker says the same
+        for name, rows in splits.items():
             for index in range(len(rows)):
-                yield Entry(f"{name}/{index}", split_of_name(name), {"split": name, "index": index})
+                yield Entry(f"{name}/{index}", split_of_name(name), {"split": name, "index": index, "licence": licence})
 
     def read(self, entry: Entry) -> Outcome:
         rows = self._splits[entry.facts["split"]]
@@ -71,31 +73,42 @@ class HuggingFace:
             content = image["bytes"] or Path(image["path"]).read_bytes()
         except (OSError, TypeError) as error:  # a row without an image is None
             return Dropped(entry.id, "missing_file", f"{entry.id}: {error}")
-        captions = [text for column in CAPTION_COLUMNS for text in _texts(row.get(column))]
+        said = {**row["json"], **row} if isinstance(row.get("json"), dict) else row
         return make_sample(
-            content, entry.id, dataset=self.id, captions=captions, label=_label(rows, row), image_suffix=self.image_suffix
+            content,
+            entry.id,
+            dataset=self.id,
+            captions=captions_of_row(said),
+            label=_label(rows, said),
+            geo=position_of_row(said),
+            provenance=provenance_of_row(said, DatasetCard(licence=entry.facts["licence"])),
+            image_form=self.image_form,
         )
 
 
-def _image_column(rows: datasets.Dataset, name: str) -> str:
+def _image_column(rows: "datasets.Dataset", name: str) -> str:
+    import datasets
+
     columns = [column for column, feature in rows.features.items() if isinstance(feature, datasets.Image)]
     if not columns:
         raise DataError(f"{name} has the columns {', '.join(rows.features)}; none of them holds images")
     return columns[0]
 
 
-def _label(rows: datasets.Dataset, row: dict[str, Any]) -> str | None:
+def _card(id: str) -> DatasetCard:
+    """Of a local folder, or of the Hub. Without a network nothing is known."""
+    try:
+        local = Path(id).is_dir()
+        return DatasetCard.read(Path(id) / "README.md" if local else Path(hf_hub_download(id, "README.md", repo_type="dataset")))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        logger.warning("%s: its README.md cannot be had, so the licence is not known: %s", id, error)
+        return DatasetCard()
+
+
+def _label(rows: "datasets.Dataset", row: dict[str, Any]) -> str | None:
+    import datasets
+
     for column, feature in rows.features.items():
         if isinstance(feature, datasets.ClassLabel) and row[column] is not None:
             return feature.int2str(row[column])
-    return next((row[column] for column in ("label", "class") if isinstance(row.get(column), str)), None)
-
-
-def _texts(value: Any) -> list[str]:
-    return (
-        [value]
-        if isinstance(value, str)
-        else [text for text in value if isinstance(text, str)]
-        if isinstance(value, list)
-        else []
-    )
+    return label_of_row(row, DatasetCard())

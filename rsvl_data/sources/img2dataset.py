@@ -20,8 +20,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources.base import Entry
+from rsvl_data.sources.tar_files import TAR_SUFFIXES, find_tar
 from rsvl_data.sources.tar_members import (
     Described,
     MemberSource,
@@ -64,8 +65,8 @@ def find(path: Path) -> Path | None:
     return path if first is not None and columns_of(first) >= _STATUS and _shards(path) else None
 
 
-def open(folder: Path, name: str, image_suffix: ImageSuffix) -> MemberSource:
-    return MemberSource(name, folder, lambda: list_entries(folder), _describe, image_suffix)
+def open(folder: Path, name: str, image_form: ImageForm) -> MemberSource:
+    return MemberSource(name, folder, lambda: list_entries(folder), _describe, image_form)
 
 
 def list_entries(folder: Path) -> Iterator[Entry]:
@@ -90,14 +91,16 @@ def read_columns(parquet: Path, names: list[str]) -> Iterator[dict[str, Any]]:
 
 def _shards(folder: Path) -> list[str]:
     """Names of all that could be one, a table without images or images without a table too."""
-    found = {path.stem for path in folder.iterdir() if path.suffix in (".tar", ".parquet") or path.is_dir()}
+    found = {
+        path.name.split(".")[0] for path in folder.iterdir() if path.name.endswith((*TAR_SUFFIXES, ".parquet")) or path.is_dir()
+    }
     return sorted(name for name in found if name.isdecimal())
 
 
 def _shard_entries(folder: Path, shard: str) -> Iterator[Entry]:
     split = split_of_path(folder.name)
     are_files = (folder / shard).is_dir()
-    entries = list(_file_entries(folder, shard, split) if are_files else tar_entries(folder, f"{shard}.tar", split))
+    entries = list(_file_entries(folder, shard, split) if are_files else tar_entries(folder, find_tar(folder, shard), split))
     yield from sorted(entries, key=lambda entry: entry.id)
     yield from _rows_without_sample(folder / f"{shard}.parquet", {entry.id for entry in entries}, split)
 

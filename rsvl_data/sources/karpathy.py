@@ -12,7 +12,8 @@ from typing import Any
 
 from rsvl_data.caption_text import decode_text
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
+from rsvl_data.json_records import read_document
 from rsvl_data.sources.base import Entry, given_split
 from rsvl_data.sources.table import Fault, Records, is_file
 
@@ -26,26 +27,31 @@ def find(path: Path) -> Path | None:
     return next(iter(sorted(path.glob("dataset*.json"))), None)
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix) -> Records:
-    return Records(name, path.parent, lambda: list_entries(path), image_suffix)
+def open(path: Path, name: str, image_form: ImageForm) -> Records:
+    return Records(name, path.parent, lambda: list_entries(path), image_form)
 
 
 def list_entries(path: Path) -> Iterator[Entry]:
     """Raises DataError for a file that is not of this form."""
     try:
-        images = json.loads(decode_text(path.read_bytes()))["images"]
+        images = json.loads(decode_text(read_document(path)))["images"]
         if not isinstance(images, list):
             raise TypeError(f"images is a {type(images).__name__}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{path} is not in Karpathy's form ({error!r}). Expected {EXPECTS}") from error
+        raise DataError(f"{path} is not in Karpathy's form ({type(error).__name__}: {error}). Expected {EXPECTS}") from error
     folders = [path.parent / "images", *sorted(path.parent.glob("*_images")), path.parent]
     faults = [_fault(image) for image in images]
     if images and all(faults):
         raise DataError(f"{path}: image 0 {faults[0]}. Expected {EXPECTS}")
+    seen: set[str] = set()
     for number, (image, fault) in enumerate(zip(images, faults)):
-        if fault:
+        if not fault and image["filename"] in seen:
+            repeated = Fault("duplicate_id", f"{path}: image {number} has the file of one before it, {image['filename']!r}")
+            yield Entry(f"{path.name}:{number}", None, {"fault": [*repeated]})
+        elif fault:
             yield Entry(f"{path.name}:{number}", None, {"fault": [*Fault("bad_record", f"{path}: image {number} {fault}")]})
         else:
+            seen.add(image["filename"])
             yield _entry(image, folders, path.parent)
 
 

@@ -15,21 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from rsvl_data.captions_from_objects import caption_of_classes
+from rsvl_data.captions.land_cover import caption_of_classes
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm
 from rsvl_data.mask_files import (
     LEGEND_FILES,
     BadMask,
     Legend,
-    encode_mask,
     pack_colours,
     raw_pixels,
     read_legend,
     read_mask,
 )
-from rsvl_data.sources.base import Entry, make_sample, split_of_name
-from rsvl_data.sources.object_images import images_of, read_inside, upright_size
+from rsvl_data.sources.base import Entry, Shown, make_sample, read_inside, split_of_name
+from rsvl_data.sources.object_images import images_of, upright_size
 from rsvl_data.stage import Dropped, Outcome
 
 EXPECTS = f"images/ and masks/ with the same names, and a legend of the masks ({', '.join(LEGEND_FILES)})"
@@ -60,7 +59,7 @@ def _folders(folder: Path) -> list[Path]:
     return [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
 
 
-def open(root: Path, name: str, image_suffix: ImageSuffix, legend: Legend | None = None) -> "MaskedImages":
+def open(root: Path, name: str, image_form: ImageForm, legend: Legend | None = None) -> "MaskedImages":
     """Raises DataError when no legend is given and none lies in `root`."""
     if legend is None:
         path = next((root / file for file in LEGEND_FILES if (root / file).is_file()), None)
@@ -71,7 +70,7 @@ def open(root: Path, name: str, image_suffix: ImageSuffix, legend: Legend | None
                 'or the name of a known legend such as "LoveDA"'
             )
         legend = read_legend(path)
-    return MaskedImages(name, root, legend, image_suffix)
+    return MaskedImages(name, root, legend, image_form)
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class MaskedImages:
     name: str
     root: Path
     legend: Legend
-    image_suffix: ImageSuffix = "jpg"
+    image_form: ImageForm = DEFAULT_FORM
     note: str | None = None
 
     @property
@@ -122,12 +121,17 @@ class MaskedImages:
             image,
             entry.id,
             dataset=self.name,
-            captions=[caption_of_classes(shown_classes(ids, self.legend)).model_dump()],
+            captions=self._captions,
             label=None,
             regions=regions,
-            image_suffix=self.image_suffix,
-            mask=encode_mask(ids),
+            image_form=self.image_form,
+            mask=ids,
+            ignore_index=self.mask["ignore_index"],
         )
+
+    def _captions(self, shown: Shown) -> list[dict[str, Any]]:
+        assert shown.mask is not None
+        return [caption_of_classes(shown_classes(shown.mask, self.legend)).model_dump()]
 
 
 def shown_classes(ids: np.ndarray, legend: Legend) -> list[str]:

@@ -14,19 +14,19 @@ A bad box does not lose its image: `scores` count `regions_dropped` and `regions
 a list or as texts) where they are not nought, as for COCO, VOC and DOTA.
 """
 
-import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rsvl_data.boxes import Box, box_in_image, finite_numbers
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
-from rsvl_data.sample import Region
+from rsvl_data.image_form import ImageForm
+from rsvl_data.json_records import is_list, list_records, read_span
 from rsvl_data.sources.base import Entry
-from rsvl_data.sources.tar_members import Described, MemberSource, problem
+from rsvl_data.sources.object_images import upright_size
+from rsvl_data.sources.tar_members import Described, MemberSource, Refused, problem
 from rsvl_data.stage import Dropped, Outcome
 
 EXPECTS = "text_info.json (a list of global_filepath, brief_caption, detailed_caption, segment) beside global_imgs/ (MGRS-200k)"
@@ -41,43 +41,31 @@ def find(path: Path) -> Path | None:
     return path / "text_info.json" if (path / "text_info.json").is_file() else None
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix) -> "MgrsSource":
-    return MgrsSource(name, path.parent, lambda: list_entries(path), _describe, image_suffix)
+def open(path: Path, name: str, image_form: ImageForm) -> "MgrsSource":
+    return MgrsSource(name, path.parent, lambda: list_entries(path), _describe, image_form)
 
 
 @dataclass(frozen=True)
 class MgrsSource(MemberSource):
+    """The facts of an entry: `records`, the JSON file, and `span`, where its record lies; `files` with the image."""
+
     def read(self, entry: Entry) -> Outcome:
-        sample = super().read(entry)
-        if isinstance(sample, Dropped):
-            return sample
-        bad: list[str] = []
-        num_repaired = 0
-        for number, segment in enumerate(entry.facts["segment"]):
-            try:
-                region, repaired = _region(segment, sample.width, sample.height)
-            except ValueError as error:
-                bad.append(f"segment {number}: {error}")
-            else:
-                sample.regions.append(region)
-                num_repaired += repaired
-        if bad:
-            log.info("%s: %d regions left out: %s", entry.id, len(bad), "; ".join(bad[:5]))
-        counts = {"regions_dropped": len(bad), "regions_repaired": num_repaired}
-        sample.scores.update({name: float(count) for name, count in counts.items() if count})
-        return sample
+        if "problem" in entry.facts:
+            return super().read(entry)
+        try:
+            record = read_span(self.root / entry.facts["records"], entry.facts["span"])
+        except (ValueError, OSError) as error:
+            return Dropped(entry.id, "changed_file", f"{entry.id}: {error}")
+        said = {"captions": _captions(record), "segment": record.get("segment") or []}
+        return super().read(replace(entry, facts={**entry.facts, **said}))
 
 
 def list_entries(path: Path) -> Iterator[Entry]:
     """Raises DataError for a file that is not of this form."""
-    try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error}). Expected {EXPECTS}") from error
-    if not isinstance(records, list):
+    if not is_list(path):
         raise DataError(f"{path} holds no list of records. Expected {EXPECTS}")
     folder = "global_imgs/" if (path.parent / "global_imgs").is_dir() else ""
-    for number, record in enumerate(records):
+    for number, (record, span) in enumerate(list_records(path, EXPECTS)):
         name = record.get("global_filepath") if isinstance(record, dict) else None
         if not name or not isinstance(name, str):
             yield problem(f"{path.stem}/{number}", "bad_record", f"{path}: record {number} has no global_filepath")
@@ -86,7 +74,7 @@ def list_entries(path: Path) -> Iterator[Entry]:
         if not isinstance(segments, list):
             yield problem(name, "bad_record", f"{path}: record {number} ({name}): segment is no list")
             continue
-        yield Entry(name, None, {"files": {"image": folder + name}, "captions": _captions(record), "segment": segments})
+        yield Entry(name, None, {"files": {"image": folder + name}, "records": path.name, "span": [*span]})
 
 
 def _captions(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -102,21 +90,41 @@ def _is_text(value: Any) -> bool:
 
 
 def _describe(entry: Entry, members: dict[str, bytes]) -> Described:
-    return Described(members["image"], entry.facts["captions"])
+    if not entry.facts["segment"]:
+        return Described(members["image"], entry.facts["captions"])
+    size = upright_size(members["image"], entry.id)
+    if isinstance(size, Dropped):
+        raise Refused(size.reason, size.detail)
+    regions: list[dict[str, Any]] = []
+    bad: list[str] = []
+    num_repaired = 0
+    for number, segment in enumerate(entry.facts["segment"]):
+        try:
+            region, repaired = _region(segment, *size)
+        except ValueError as error:
+            bad.append(f"segment {number}: {error}")
+        else:
+            regions.append(region)
+            num_repaired += repaired
+    if bad:
+        log.info("%s: %d regions left out: %s", entry.id, len(bad), "; ".join(bad[:5]))
+    counts = {"regions_dropped": len(bad), "regions_repaired": num_repaired}
+    scores = {name: float(count) for name, count in counts.items() if count}
+    return Described(members["image"], entry.facts["captions"], regions=regions, scores=scores)
 
 
-def _region(segment: Any, width: int, height: int) -> tuple[Region, bool]:
+def _region(segment: Any, width: int, height: int) -> tuple[dict[str, Any], bool]:
     """The region, and whether its box had to be repaired. Raises ValueError that says what is wrong with it."""
     if not isinstance(segment, dict) or not _is_text(segment.get("category")):
         raise ValueError("it has no category")
     box, repaired = _box(segment.get("bbox"), width, height)
     category_id = segment.get("category_id")
-    region = Region(
-        bbox=box,
-        category=segment["category"],
-        category_id=category_id if isinstance(category_id, int) else None,
-        caption=segment["cap"] if _is_text(segment.get("cap")) else None,
-    )
+    region = {
+        "bbox": box,
+        "category": segment["category"],
+        "category_id": category_id if isinstance(category_id, int) else None,
+        "caption": segment["cap"] if _is_text(segment.get("cap")) else None,
+    }
     return region, repaired
 
 

@@ -27,9 +27,10 @@ from rsvl_data.boxes import (
     is_bow_tie,
     polygon_area,
 )
-from rsvl_data.captions_from_objects import caption_of_objects
-from rsvl_data.images import READABLE_FORMATS, READABLE_SUFFIXES, ImageSuffix, UnreadableImage, to_stored
-from rsvl_data.sources.base import Entry, make_sample
+from rsvl_data.captions.objects import caption_of_objects
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm
+from rsvl_data.images import READABLE_FORMATS, READABLE_SUFFIXES, UnreadableImage, to_stored
+from rsvl_data.sources.base import Entry, make_sample, read_inside
 from rsvl_data.stage import Dropped, Outcome
 from rsvl_data.words import words_of_label
 
@@ -88,7 +89,7 @@ class ObjectImages:
     root: Path
     list_entries: Callable[[], Iterator[Entry]]
     annotate: Callable[[Path, Entry], Annotation]
-    image_suffix: ImageSuffix = "jpg"
+    image_form: ImageForm = DEFAULT_FORM
     note: str | None = None
     mask: dict[str, Any] | None = None
 
@@ -121,12 +122,14 @@ class ObjectImages:
             content,
             entry.id,
             dataset=self.name,
-            captions=[caption_of_objects([region["category"] for region in regions], complete=complete).model_dump()],
+            captions=lambda shown: [
+                caption_of_objects([region.category for region in shown.regions], complete=complete).model_dump()
+            ],
             label=None,
             regions=regions,
             geo=annotation.geo,
             provenance=entry.facts.get("provenance"),
-            image_suffix=self.image_suffix,
+            image_form=self.image_form,
         )
         if not isinstance(outcome, Dropped):
             counts = {"regions_dropped": len(bad), "regions_repaired": num_repaired, "size_unstated": annotation.size_unstated}
@@ -180,17 +183,6 @@ def _region(item: Object, width: int, height: int) -> tuple[dict[str, Any], bool
     return region, repaired
 
 
-def read_inside(root: Path, relative: str, entry_id: str) -> bytes | Dropped:
-    """The bytes of a file that must lie under `root`."""
-    path = root / relative
-    try:
-        if not path.resolve().is_relative_to(root.resolve()):
-            return Dropped(entry_id, "path_outside", f"{relative!r} leads out of {root}")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        return Dropped(entry_id, "missing_file", f"{relative!r} cannot be read under {root}: {error}")
-
-
 def upright_size(content: bytes, entry_id: str) -> tuple[int, int] | Dropped:
     """Width and height from the header. An image that EXIF turns is refused: tools differ on which side up it was annotated."""
     try:
@@ -199,7 +191,9 @@ def upright_size(content: bytes, entry_id: str) -> tuple[int, int] | Dropped:
             with Image.open(io.BytesIO(content), formats=READABLE_FORMATS) as image:
                 turned = image.getexif().get(0x0112, 1) in range(2, 9)
                 size = image.size
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder fed with damaged bytes may raise anything
         return _unreadable(content, entry_id, error)
     if turned:
         return Dropped(entry_id, "turned_by_exif", f"{entry_id}: EXIF turns the image; its annotation may mean either side up")

@@ -18,11 +18,12 @@ import numpy as np
 
 from rsvl_data.boxes import BadGeometry, Box, box_in_image, box_of_mask, finite_numbers, segmentation_mask
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
-from rsvl_data.mask_files import BadMask, encode_mask, raw_pixels
-from rsvl_data.sources.base import Entry, make_sample, split_of_name
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm
+from rsvl_data.mask_files import BadMask, raw_pixels
+from rsvl_data.resize import place_mask
+from rsvl_data.sources.base import Entry, make_sample, read_inside, split_of_name
 from rsvl_data.sources.coco import image_folder, read_json, read_json_file
-from rsvl_data.sources.object_images import images_of, read_inside, upright_size
+from rsvl_data.sources.object_images import images_of, upright_size
 from rsvl_data.stage import Dropped, Outcome
 
 EXPECTS = "instances.json beside refs*.json (RRSIS-D), or images/, masks/ and output_phrase_*.txt (RefSegRS)"
@@ -39,16 +40,16 @@ def find(path: Path) -> Path | None:
     return path if next(path.glob("output_phrase_*.txt"), None) and (path / "masks").is_dir() else None
 
 
-def open(main: Path, name: str, image_suffix: ImageSuffix) -> "ReferringImages":
+def open(main: Path, name: str, image_form: ImageForm) -> "ReferringImages":
     """Raises DataError for a pickle."""
     if main.is_dir():
-        return ReferringImages(name, main, lambda: _phrases_of_lines(main), image_suffix)
+        return ReferringImages(name, main, lambda: _phrases_of_lines(main), image_form)
     if main.suffix == ".p":
         raise DataError(
             f"{main} is a pickle, which can run any code when it is read, so it is not. "
             f"Where you trust it, write its list as JSON to {main.with_suffix('.json')}"
         )
-    return ReferringImages(name, main.parent, lambda: _phrases_of_refs(main), image_suffix)
+    return ReferringImages(name, main.parent, lambda: _phrases_of_refs(main), image_form)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class ReferringImages:
     name: str
     root: Path
     list_entries: Callable[[], Iterator[Entry]]
-    image_suffix: ImageSuffix = "jpg"
+    image_form: ImageForm = DEFAULT_FORM
     note: str | None = None
     mask: dict[str, Any] = field(default_factory=lambda: _LEGEND)
 
@@ -76,9 +77,11 @@ class ReferringImages:
         if "dropped" in entry.facts:
             return Dropped(entry.id, *entry.facts["dropped"])
         content = read_inside(self.root, entry.facts["path"], entry.id)
-        size = content if isinstance(content, Dropped) else upright_size(content, entry.id)
-        if isinstance(content, Dropped) or isinstance(size, Dropped):
-            return size if isinstance(size, Dropped) else Dropped(entry.id, "missing_file")
+        if isinstance(content, Dropped):
+            return content
+        size = upright_size(content, entry.id)
+        if isinstance(size, Dropped):
+            return size
         try:
             mask = self._mask(entry, size)
         except (BadMask, BadGeometry) as error:
@@ -86,7 +89,8 @@ class ReferringImages:
         if isinstance(mask, Dropped):
             return mask
         around = box_of_mask(mask)
-        if around is None:
+        shown = place_mask(mask.astype(np.uint8), self.image_form.placement(*size), ignore_index=0)
+        if around is None or not shown.any():
             return Dropped(entry.id, "empty_mask", f"{entry.id}: the mask has no pixel, so the phrase refers to nothing")
         sentences = [" ".join(sentence.split()) for sentence in entry.facts["sentences"]]
         regions, repaired = [], False
@@ -104,8 +108,9 @@ class ReferringImages:
             captions=sentences,
             label=None,
             regions=regions,
-            image_suffix=self.image_suffix,
-            mask=encode_mask(mask),
+            image_form=self.image_form,
+            mask=mask,
+            ignore_index=self.mask["ignore_index"],
         )
         if repaired and not isinstance(outcome, Dropped):
             outcome.scores["regions_repaired"] = 1.0

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources.base import Entry
 from rsvl_data.sources.tar_index import first_suffixes
 from rsvl_data.sources.tar_members import (
@@ -35,6 +35,7 @@ from rsvl_data.sources.tar_members import (
 EXPECTS = (
     "tars with KEY.img_content, KEY.img_name and KEY.caption, or pub11_*.csv / rs3_*.csv with image names and captions (RS5M)"
 )
+_MAX_FIELD_CHARS = 131_072
 _MEMBERS = {"img_content", "caption"}
 _LABELS = re.compile(r"(pub11|rs3)[_-].*\.csv")
 _RS3_CAPTIONER = {"engine": "RS5M", "model": "Salesforce/blip2-opt-6.7b"}
@@ -49,9 +50,9 @@ def find(path: Path) -> Path | None:
     return path if _label_tables(path) else None
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix) -> MemberSource:
+def open(path: Path, name: str, image_form: ImageForm) -> MemberSource:
     root = list_tars(path)[0]
-    return MemberSource(name, root, lambda: list_entries(path), _describe, image_suffix)
+    return MemberSource(name, root, lambda: list_entries(path), _describe, image_form)
 
 
 def list_entries(path: Path) -> Iterator[Entry]:
@@ -65,6 +66,7 @@ def list_entries(path: Path) -> Iterator[Entry]:
 
 def read_labels(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of every row after the header. Raises DataError for what is no text or no CSV."""
+    csv.field_size_limit(_MAX_FIELD_CHARS)  # the setting is the process's: the reader of tables has another
     with path.open(newline="", encoding=_encoding(path)) as lines:
         rows = csv.reader(lines)
         try:

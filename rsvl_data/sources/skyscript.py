@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources.base import Entry
 from rsvl_data.sources.tar_members import Described, MemberSource, problem, split_of_path
 
@@ -27,9 +27,9 @@ def find(path: Path) -> Path | None:
     return path if path.is_dir() and any(_has_columns(table) for table in path.glob("*.csv")) else None
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix) -> MemberSource:
+def open(path: Path, name: str, image_form: ImageForm) -> MemberSource:
     root = path if path.is_dir() else path.parent
-    return MemberSource(name, root, lambda: list_entries(path), _describe, image_suffix)
+    return MemberSource(name, root, lambda: list_entries(path), _describe, image_form)
 
 
 def list_entries(path: Path) -> Iterator[Entry]:

@@ -1,54 +1,38 @@
-"""A table of image paths and captions: CSV, TSV, JSON Lines or Parquet.
+"""A table of image paths and captions: CSV, TSV, JSON Lines, JSON or Parquet; how they are read is in `table_rows.py`.
 
 Columns by name in any case, the first that is there: the image (filepath, filename, image, path, file), one caption or several (caption,
 text, title, or captions as a list), and if present label or class, split, lang, licence or license, attribution, url, lat, lon, gsd_m.
 Rows that name the same image are joined into one sample with several captions.
 
-Easy to get wrong: who wrote the file. Its encoding is found out (`caption_text.detect_encoding`), its separator is the one of comma,
-semicolon, tab and bar that is most frequent in the header, NUL bytes are taken out. A row with cells missing or left over, of a wrong
-type, or a line that is no JSON, becomes an entry that reads to Dropped with its number; quotes that do not match end the file, since
-nobody can say where its rows are. A position is kept whole, inside the globe (longitude -180 to 180), or not at all.
+Easy to get wrong: a row that cannot be used, of a wrong type or with cells missing, must not vanish and must not end the table; it becomes
+an entry that reads to Dropped with its number. A position is kept whole, inside the globe (longitude -180 to 180), or not at all.
 """
 
-import csv
-import json
 import logging
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from rsvl_data.caption_text import detect_encoding
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources.base import Entry, ImageFiles, given_split
 from rsvl_data.stage import Dropped, Outcome
+from rsvl_data.table_rows import FORMS, MAX_ROW_CHARS, Fault, Row, column_names, form_of, read_rows
 
-EXPECTS = "a .csv, .tsv, .jsonl or .parquet with a column of image paths (filepath, filename, image, path) and one of captions"
-_IMAGE = ("filepath", "filename", "image", "path", "file", "file_name", "image_path")
+EXPECTS = f"a {FORMS} with a column of image paths (filepath, filename, image, path) and one of captions"
+IMAGE_COLUMNS = ("filepath", "filename", "image", "path", "file", "file_name", "image_path")
 _CAPTION = ("caption", "text", "title", "captions")
 _LABEL = ("label", "class")
-_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+_OTHERS = ("lang", "split", "licence", "license", "attribution", "url", "lat", "lon", "gsd_m")
+_ORDER = ("csv", "tsv", "jsonl", "parquet", "json")  # of trial in a folder
 
-_MAX_LINE_CHARS = 16_000_000
-_MAX_ROW_CHARS = 1_000_000  # of captions; entries are kept in memory until they are planned
-_ENCODING_SAMPLE_BYTES = 1 << 20
 _MAX_PATH_CHARS = 1_000
 _LANG = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{1,8})*")
 
 logger = logging.getLogger(__name__)
-
-
-class Fault(NamedTuple):
-    """Why a row or record cannot be used: a word for counting and a sentence."""
-
-    reason: str
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -58,38 +42,48 @@ class Records(ImageFiles):
     def read(self, entry: Entry) -> Outcome:
         if fault := entry.facts.get("fault"):
             return Dropped(entry.id, *fault)
-        try:
-            return super().read(entry)
-        except OSError as error:  # a folder, a name too long, no permission
-            return Dropped(entry.id, "unreadable_file", str(error))
+        return super().read(entry)
 
 
 def find(path: Path) -> Path | None:
     """The table file. In a folder: the first table there that has an image and a caption column."""
     if path.is_file():
-        return path if path.suffix in _SUFFIXES else None
-    tables = [p for suffix in _SUFFIXES for p in sorted(path.glob(f"*{suffix}"))]
+        return path if form_of(path) and not _is_other_json(path) else None
+    tables = (
+        sorted((p for p in path.iterdir() if form_of(p)), key=lambda p: (_ORDER.index(form_of(p)), p.name))
+        if path.is_dir()
+        else []
+    )
     return next((table for table in tables if _has_columns(table)), None)
 
 
+def _is_other_json(path: Path) -> bool:
+    """JSON has many uses besides a list of rows."""
+    return form_of(path) == "json" and not _names(path)
+
+
 def _has_columns(path: Path) -> bool:
+    names = set(_names(path))
+    return bool(names.intersection(IMAGE_COLUMNS) and names.intersection(_CAPTION))
+
+
+def _names(path: Path) -> list[str]:
     try:
-        columns: set[str] = next((set(row) for _, row in _rows(path) if isinstance(row, dict)), set())
+        return column_names(path)
     except DataError as error:
         logger.warning("passed over: %s", error)
-        return False
-    return bool(columns.intersection(_IMAGE) and columns.intersection(_CAPTION))
+        return []
 
 
-def open(path: Path, name: str, image_suffix: ImageSuffix) -> Records:
-    return Records(name, path.parent, lambda: list_entries(path), image_suffix)
+def open(path: Path, name: str, image_form: ImageForm) -> Records:
+    return Records(name, path.parent, lambda: list_entries(path), image_form)
 
 
 def list_entries(path: Path) -> Iterator[Entry]:
     """Raises DataError for a file that is no table, has no image column, or not one row that can be used."""
     joined: dict[str, Entry] = {}
     faults: list[Entry] = []
-    for number, row in _rows(path):
+    for number, row in read_rows(path, only={*IMAGE_COLUMNS, *_CAPTION, *_LABEL, *_OTHERS}):
         entry = row if isinstance(row, Fault) else _entry(row, path, number, is_first=not joined and not faults)
         if isinstance(entry, Fault):
             faults.append(Entry(f"{path.name}:{number}", None, {"fault": [*entry]}))
@@ -103,84 +97,14 @@ def list_entries(path: Path) -> Iterator[Entry]:
     yield from faults
 
 
-# --- rows, whatever the file
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | Fault]]:
-    """Numbered from 1, as lines for JSON Lines; column names lower case without white space around. Raises DataError."""
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path} is empty. Expected {EXPECTS}")
-        if path.suffix == ".parquet":
-            batches = pq.ParquetFile(path).iter_batches(batch_size=1024)
-            rows = (row for batch in batches for row in batch.to_pylist())
-            yield from ((number, _named(row)) for number, row in enumerate(rows, start=1))
-            return
-        with path.open(newline="" if path.suffix != ".jsonl" else None, encoding=_encoding(path)) as file:
-            yield from _json_rows(file, path) if path.suffix == ".jsonl" else _csv_rows(file, path)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is in no encoding we know: {error}. Save it as UTF-8") from error
-    except (OSError, pa.ArrowException, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
-
-
-def _encoding(path: Path) -> str:
-    with path.open("rb") as file:
-        sample = file.read(_ENCODING_SAMPLE_BYTES)
-    if len(sample) == _ENCODING_SAMPLE_BYTES and not sample.startswith((b"\xff\xfe", b"\xfe\xff")):
-        sample = sample[: sample.rfind(b"\n") + 1] or sample  # not cut inside a character
-    return detect_encoding(sample)
-
-
-def _lines(file: TextIO, path: Path) -> Iterator[str]:
-    """Without NUL, and none so long that it fills the memory."""
-    while line := file.readline(_MAX_LINE_CHARS):
-        if len(line) == _MAX_LINE_CHARS:
-            raise DataError(f"{path} has a line of {_MAX_LINE_CHARS} characters or more; expected {EXPECTS}")
-        yield line.replace("\0", "")
-
-
-def _csv_rows(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any] | Fault]]:
-    csv.field_size_limit(_MAX_LINE_CHARS)  # Python's own limit would end the file at one long cell; the setting is the process's
-    lines = _lines(file, path)
-    first = next((line for line in lines if line.strip()), "")
-    separator = "\t" if path.suffix == ".tsv" else max(",;\t|", key=first.count)
-    names = [name.strip().lower() for name in next(csv.reader([first], delimiter=separator), [])]
-    repeated = sorted({name for name in names if name and names.count(name) > 1})
-    if repeated:
-        raise DataError(f"{path} has more than one column called {', '.join(repeated)}; rename all but one")
-    rows = (row for row in csv.reader(lines, delimiter=separator, strict=True) if any(cell.strip() for cell in row))
-    for number, row in enumerate(rows, start=1):
-        cells = [cell.strip() for cell in row]
-        if len(cells) < len(names) or any(cells[len(names) :]):
-            yield number, Fault("ragged_row", f"{path}: row {number} has {len(cells)} cells, the header has {len(names)}")
-        else:
-            yield number, {name: cell for name, cell in zip(names, cells, strict=False) if name}
-
-
-def _json_rows(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any] | Fault]]:
-    for number, line in enumerate(_lines(file, path), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-                json.dumps(row, ensure_ascii=False).encode()  # halves of surrogate pairs could never be written again
-                yield number, _named(row)
-            except (ValueError, TypeError, AttributeError, RecursionError) as error:
-                yield number, Fault("not_json", f"{path}: line {number} is not a JSON object: {error}")
-
-
-def _named(row: dict[Any, Any]) -> dict[str, Any]:
-    return {str(name).strip().lower(): value for name, value in row.items()}
-
-
 # --- one row
 
 
-def _entry(row: dict[str, Any], path: Path, number: int, *, is_first: bool) -> Entry | Fault:
-    where = f"{path}: row {number}"
-    image = _pick(row, _IMAGE)
-    if image is None and is_first and not row.keys() & set(_IMAGE):
-        raise DataError(f"{where} has columns {', '.join(map(str, row))}; none is {' or '.join(_IMAGE)}")
+def _entry(row: Row, path: Path, number: int, *, is_first: bool) -> Entry | Fault:
+    where = f"{path.name}: row {number}"
+    image = _pick(row, IMAGE_COLUMNS)
+    if image is None and is_first and not row.keys() & set(IMAGE_COLUMNS):
+        raise DataError(f"{where} has columns {', '.join(column_names(path))[:200]}; none is {' or '.join(IMAGE_COLUMNS)}")
     if image is None:
         return Fault("no_image", f"{where} names no image")
     if not isinstance(image, str):
@@ -192,7 +116,7 @@ def _entry(row: dict[str, Any], path: Path, number: int, *, is_first: bool) -> E
     texts = [text for text in texts if text is not None]
     if not all(isinstance(text, str) for text in texts):
         return Fault("wrong_type", f"{where} has {str(value)[:80]!r} where a caption is expected")
-    if sum(map(len, texts)) > _MAX_ROW_CHARS:
+    if sum(map(len, texts)) > MAX_ROW_CHARS:
         return Fault("caption_too_long", f"{where} has captions of {sum(map(len, texts))} characters")
     lang = row.get("lang") or "en"
     if not isinstance(lang, str) or not _LANG.fullmatch(lang):
@@ -204,11 +128,11 @@ def _entry(row: dict[str, Any], path: Path, number: int, *, is_first: bool) -> E
     return Entry(image, given_split(split, where), facts)
 
 
-def _pick(row: dict[str, Any], names: tuple[str, ...]) -> Any:
+def _pick(row: Row, names: tuple[str, ...]) -> Any:
     return next((row[name] for name in names if row.get(name) not in (None, "")), None)
 
 
-def _facts(row: dict[str, Any]) -> dict[str, Any]:
+def _facts(row: Row) -> dict[str, Any]:
     lat, lon, gsd_m = (_number(row.get(name)) for name in ("lat", "lon", "gsd_m"))
     geo: dict[str, float] = {}
     if lat is not None and lon is not None and abs(lat) <= 90 and abs(lon) <= 180:
@@ -231,6 +155,12 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
+
+
+def names_a_file(path: Path, row: Row) -> bool:
+    """Whether this row of the table at `path` names an image file that is there."""
+    image = _pick(row, IMAGE_COLUMNS)
+    return isinstance(image, str) and is_file(path.parent / _locate(path, image))
 
 
 def _locate(path: Path, image: str) -> str:

@@ -10,24 +10,25 @@ is read, only headers. What is easy to get wrong, and what is done:
   an archive that breaks           `truncated` or `corrupt`, with the place; whole samples before it are kept. Python's tarfile ends
                                    silently at a bad header, so headers are walked here
   a claimed size                   is compared with the file before anything is allocated
-  compressed tars                  refused (`compressed`): they have no random access
+  compressed tars                  are expanded first (`tar_files`); offsets are those of the plain archive
 """
 
-import os
 import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-MAX_MEMBER_BYTES = 1 << 29
+from rsvl_data.sources.base import MAX_FILE_BYTES
+from rsvl_data.sources.tar_files import BadArchive, TarBytes, tar_bytes
+
 _MAX_EXTENDED_HEADER_BYTES = 1 << 20
 _BLOCK = tarfile.BLOCKSIZE
 _WITHOUT_DATA = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE)
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _LONG_LINK, _PAX_GLOBAL = tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_HEAD_BYTES = 1 << 26  # the first sample lies in it, or the format is not told by it
 _DESKTOP_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
@@ -73,8 +74,8 @@ class TarIndex:
             self._spoil(key, "unsafe_member", f"{name} is of type {header.type!r}, not a plain file")
         elif not suffix:
             self._spoil(name, "not_a_member", f"{name} has no suffix; a member is KEY.SUFFIX")
-        elif header.size > MAX_MEMBER_BYTES:
-            self._spoil(key, "too_large", f"{name} has {header.size} bytes; the limit is {MAX_MEMBER_BYTES}")
+        elif header.size > MAX_FILE_BYTES:
+            self._spoil(key, "too_large", f"{name} has {header.size} bytes; the limit is {MAX_FILE_BYTES}")
         else:
             self._add_member(key, suffix, (header.offset, header.size))
 
@@ -114,12 +115,14 @@ def index_tar(tar: Path) -> TarIndex:
     """Of one archive: every header is read, no data. Raises OSError for a file that cannot be opened."""
     index = TarIndex()
     broken = None
-    with open(tar, "rb", buffering=0) as file:
-        try:
-            for header in _walk(file.fileno(), os.fstat(file.fileno()).st_size):
+    try:
+        with tar_bytes(tar) as archive:
+            for header in _walk(archive):
                 index.add(header)
-        except _Broken as error:
-            broken = error
+    except _Broken as error:
+        broken = error
+    except BadArchive as error:
+        broken = _Broken(error.reason, str(error))
     index.end(broken)
     return index
 
@@ -128,12 +131,12 @@ def first_suffixes(tar: Path) -> set[str]:
     """The suffixes of the first key, found from the first headers; empty for what is no tar."""
     index = TarIndex()
     try:
-        with open(tar, "rb", buffering=0) as file:
-            for header in _walk(file.fileno(), os.fstat(file.fileno()).st_size):
+        with tar_bytes(tar, head_bytes=_HEAD_BYTES) as archive:
+            for header in _walk(archive):
                 index.add(header)
                 if len(index.samples) > 1:
                     break
-    except (_Broken, OSError):
+    except (_Broken, BadArchive, OSError):
         pass
     return set(next(iter(index.samples.values()), {}))
 
@@ -144,20 +147,21 @@ def _split_name(name: str) -> tuple[str, str]:
     return f"{folder}/{stem}" if folder else stem, suffix.lower()
 
 
-def _walk(fd: int, end: int) -> Iterator[_Header]:
-    """Every header of an archive of `end` bytes, extended names applied. Raises _Broken."""
+def _walk(archive: TarBytes) -> Iterator[_Header]:
+    """Every header, extended names applied. Raises _Broken."""
+    end = archive.size
     if end == 0:
         raise _Broken("empty_file", "the file holds no bytes")
     offset = 0
     extended: dict[str, str] = {}
     while offset < end:  # an archive without end blocks just stops
-        block = os.pread(fd, _BLOCK, offset)
+        block = archive.read(offset, _BLOCK)
         if not block.strip(b"\0"):
             return
         info = _parse_header(block, offset)
         name = extended.get("path", info.name)
         size = _size(extended, info, offset)
-        data = _skip_sparse_map(fd, block, offset) if info.type == tarfile.GNUTYPE_SPARSE else offset + _BLOCK
+        data = _skip_sparse_map(archive, block, offset) if info.type == tarfile.GNUTYPE_SPARSE else offset + _BLOCK
         stored = 0 if info.type in _WITHOUT_DATA else size
         if data + stored > end:
             raise _Broken("truncated", f"{name} claims {size} bytes at {data}, but the file ends at {end}", name)
@@ -165,7 +169,7 @@ def _walk(fd: int, end: int) -> Iterator[_Header]:
         if info.type in (_LONG_LINK, _PAX_GLOBAL):
             continue
         if info.type in (tarfile.GNUTYPE_LONGNAME, *_PAX):
-            extended |= _read_extended(fd, info.type, data, size)
+            extended |= _read_extended(archive, info.type, data, size)
             continue
         sparse = any(key.startswith("GNU.sparse") for key in extended)
         yield _Header(name, tarfile.GNUTYPE_SPARSE if sparse else info.type, data, size)
@@ -179,9 +183,6 @@ def _parse_header(block: bytes, offset: int) -> tarfile.TarInfo:
         return tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
     except (tarfile.HeaderError, ValueError) as error:
         if offset == 0:
-            packed = next((name for magic, name in _COMPRESSED.items() if block.startswith(magic)), None)
-            if packed:
-                raise _Broken("compressed", f"it is compressed with {packed}; unpack it to a plain tar first") from error
             raise _Broken("not_a_tar", f"it does not begin with a tar header: {error}") from error
         cut = len(block) < _BLOCK
         raise _Broken("truncated" if cut else "corrupt", f"bad header at byte {offset}: {error}; what follows is lost") from error
@@ -197,12 +198,12 @@ def _size(extended: dict[str, str], info: tarfile.TarInfo, offset: int) -> int:
     return size
 
 
-def _skip_sparse_map(fd: int, block: bytes, offset: int) -> int:
+def _skip_sparse_map(archive: TarBytes, block: bytes, offset: int) -> int:
     """Where the data begins after a GNU sparse header and the blocks that continue its map."""
     more = block[482]
     offset += _BLOCK
     while more:
-        block = os.pread(fd, _BLOCK, offset)
+        block = archive.read(offset, _BLOCK)
         if len(block) < _BLOCK:
             raise _Broken("truncated", f"a sparse map ends at byte {offset}")
         more = block[504]
@@ -210,11 +211,11 @@ def _skip_sparse_map(fd: int, block: bytes, offset: int) -> int:
     return offset
 
 
-def _read_extended(fd: int, type: bytes, offset: int, size: int) -> dict[str, str]:
+def _read_extended(archive: TarBytes, type: bytes, offset: int, size: int) -> dict[str, str]:
     """What a GNU long name or a pax header says of the member after it."""
     if size > _MAX_EXTENDED_HEADER_BYTES:
         raise _Broken("corrupt", f"the extended header at byte {offset} has {size} bytes")
-    content = os.pread(fd, size, offset)
+    content = archive.read(offset, size)
     if type == tarfile.GNUTYPE_LONGNAME:
         return {"path": content.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")}
     records: dict[str, str] = {}

@@ -3,18 +3,21 @@
 Nothing is extracted: a sample of a tar is read by the offsets its entry carries (`tar_index` finds them), one of files by their paths.
 """
 
-import json
-import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rsvl_data.errors import DataError
-from rsvl_data.images import READABLE_SUFFIXES, ImageSuffix
-from rsvl_data.sources.base import Entry, make_sample, split_of_name
-from rsvl_data.sources.tar_index import MAX_MEMBER_BYTES, index_tar
+from rsvl_data.image_form import DEFAULT_FORM, ImageForm
+from rsvl_data.images import READABLE_SUFFIXES
+from rsvl_data.json_records import parse
+from rsvl_data.sample import Sample
+from rsvl_data.sources.base import Entry, locate_inside, make_sample, read_inside, split_of_name
+from rsvl_data.sources.tar_files import TAR_SUFFIXES, BadArchive, tar_bytes, without_tar_suffix
+from rsvl_data.sources.tar_index import index_tar
 from rsvl_data.stage import Dropped, Outcome
 
 _MAX_EXPANDED = 100_000
@@ -38,8 +41,10 @@ class Described:
     image: bytes
     captions: Sequence[str | dict[str, Any]] = ()
     label: str | None = None
+    regions: Sequence[dict[str, Any]] = ()
     geo: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,46 +52,65 @@ class MemberSource:
     """Samples whose members lie under `root`.
 
     The facts of an entry: `tar` and `members` {suffix: [offset, size]}, or `files` {suffix: path}, or `problem` [reason, detail] for
-    what is counted and not read; all paths relative to root. Further facts are for `describe`, which may raise Refused.
+    what is counted and not read; all paths relative to root. Further facts are for `describe`, which may raise Refused; it answers with a
+    Sample where the members already are one.
     """
 
     name: str
     root: Path
     list_entries: Callable[[], Iterator[Entry]]
-    describe: Callable[[Entry, dict[str, bytes]], Described]
-    image_suffix: ImageSuffix = "jpg"
+    describe: Callable[[Entry, dict[str, bytes]], Described | Sample]
+    image_form: ImageForm = DEFAULT_FORM
     note: str | None = None
     mask: dict[str, Any] | None = None
 
     def entries(self) -> Iterator[Entry]:
-        return self.list_entries()
+        """An id that came before gets a number: keys are made of ids, and one key twice would end the build."""
+        seen: Counter[str] = Counter()
+        for entry in self.list_entries():
+            seen[entry.id] += 1
+            yield entry if seen[entry.id] == 1 else replace(entry, id=f"{entry.id} again, {seen[entry.id]}")
 
     def read(self, entry: Entry) -> Outcome:
         if "problem" in entry.facts:
             return Dropped(entry.id, *entry.facts["problem"])
         try:
-            said = self.describe(entry, self._contents(entry.facts))
-            return make_sample(
-                said.image,
-                entry.id,
-                dataset=self.name,
-                captions=said.captions,
-                label=said.label,
-                geo=said.geo,
-                provenance=said.provenance,
-                image_suffix=self.image_suffix,
-            )
+            contents = self._contents(entry)
+            if isinstance(contents, Dropped):
+                return contents
+            said = self.describe(entry, contents)
+            if isinstance(said, Sample):
+                return said
         except Refused as error:
             return Dropped(entry.id, error.reason, f"{entry.id}: {error}")
-        except FileNotFoundError as error:
-            return Dropped(entry.id, "missing_file", f"{entry.id}: {error}")
         except OSError as error:
             return Dropped(entry.id, "unreadable_file", f"{entry.id}: {error}")
+        outcome = make_sample(
+            said.image,
+            entry.id,
+            dataset=self.name,
+            captions=said.captions,
+            label=said.label,
+            regions=said.regions,
+            geo=said.geo,
+            provenance=said.provenance,
+            image_form=self.image_form,
+        )
+        if not isinstance(outcome, Dropped):
+            outcome.scores.update(said.scores)
+        return outcome
 
-    def _contents(self, facts: dict[str, Any]) -> dict[str, bytes]:
-        if "tar" in facts:
-            return _read_members(_inside(self.root, facts["tar"]), facts["members"])
-        return {suffix: _read_file(_inside(self.root, path)) for suffix, path in facts["files"].items()}
+    def _contents(self, entry: Entry) -> dict[str, bytes] | Dropped:
+        if "tar" in entry.facts:
+            tar = locate_inside(self.root, entry.facts["tar"], entry.id)
+            return tar if isinstance(tar, Dropped) else _read_members(tar, entry.facts["members"])
+        contents: dict[str, bytes] = {}
+        for suffix, path in entry.facts["files"].items():
+            content = read_inside(self.root, path, entry.id)
+            if isinstance(content, Dropped):
+                return content
+            contents[suffix] = content
+        return contents
 
 
 def problem(id: str, reason: str, detail: str, split: str | None = None) -> Entry:
@@ -125,36 +149,23 @@ def text_member(members: dict[str, bytes], suffix: str) -> str:
 def json_member(members: dict[str, bytes], suffix: str = "json") -> dict[str, Any]:
     """Raises Refused when it is missing or not a JSON object."""
     try:
-        record = json.loads(text_member(members, suffix))
-    except (ValueError, RecursionError) as error:
+        record = parse(text_member(members, suffix))
+    except ValueError as error:
         raise Refused("bad_json", f"{suffix} is not JSON: {error}") from error
     if not isinstance(record, dict):
         raise Refused("bad_json", f"{suffix} is not a JSON object")
     return record
 
 
-def _inside(root: Path, relative: str) -> Path:
-    path = root / relative
-    if "\0" in relative or not path.resolve().is_relative_to(root.resolve()):
-        raise Refused("path_outside", f"{relative!r} leads out of {root}")
-    return path
-
-
-def _read_file(path: Path) -> bytes:
-    if path.exists() and not path.is_file():
-        raise Refused("missing_file", f"{path} is not a file")
-    if (size := path.stat().st_size) > MAX_MEMBER_BYTES:
-        raise Refused("too_large", f"{path} has {size} bytes; the limit is {MAX_MEMBER_BYTES}")
-    return path.read_bytes()
-
-
 def _read_members(tar: Path, members: dict[str, Sequence[int]]) -> dict[str, bytes]:
-    with open(tar, "rb", buffering=0) as file:
-        end = os.fstat(file.fileno()).st_size
-        cut = [suffix for suffix, (offset, size) in members.items() if offset + size > end]
-        if cut:
-            raise Refused("truncated", f"{tar} ends inside {', '.join(cut)}: it has changed since it was indexed")
-        return {suffix: os.pread(file.fileno(), size, offset) for suffix, (offset, size) in members.items()}
+    try:
+        with tar_bytes(tar, keep=True) as archive:
+            cut = [suffix for suffix, (offset, size) in members.items() if offset + size > archive.size]
+            if cut:
+                raise Refused("truncated", f"{tar} ends inside {', '.join(cut)}: it has changed since it was indexed")
+            return {suffix: archive.read(offset, size) for suffix, (offset, size) in members.items()}
+    except BadArchive as error:
+        raise Refused(error.reason, f"{tar}: {error}") from error
 
 
 # --- from tars to entries -------------------------------------------------------------------------------------------------
@@ -169,9 +180,9 @@ def list_tars(path: Path) -> tuple[Path, list[str]]:
         fixed = next(parent for parent in path.parents if "{" not in str(parent))
         return fixed, expand_braces(path.relative_to(fixed).as_posix())
     if path.is_dir():
-        tars = sorted([*path.glob("*.tar"), *path.glob("*/*.tar")])
-        return path, [tar.relative_to(path).as_posix() for tar in tars if tar.is_file()]
-    return path.parent, [path.name] if path.suffix == ".tar" else []
+        files = sorted([*path.glob("*.*"), *path.glob("*/*.*")])
+        return path, [file.relative_to(path).as_posix() for file in files if file.name.endswith(TAR_SUFFIXES) and file.is_file()]
+    return path.parent, [path.name] if path.name.endswith(TAR_SUFFIXES) else []
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -230,15 +241,15 @@ def split_of_path(relative: str) -> str | None:
 
 def tar_entries(root: Path, tar: str, split: str | None) -> Iterator[Entry]:
     """One entry a sample, in the order of their first members, then one for each problem. The id is the tar's path and the key."""
-    stem = tar.removesuffix(".tar")
-    try:
-        index = index_tar(_inside(root, tar))
-    except Refused as error:
-        yield problem(stem, error.reason, f"{tar}: {error}", split)
+    stem = without_tar_suffix(tar)
+    path = locate_inside(root, tar, stem)
+    if isinstance(path, Dropped):
+        yield problem(stem, path.reason, path.detail, split)
         return
+    try:
+        index = index_tar(path)
     except OSError as error:
-        reason = "missing_file" if isinstance(error, FileNotFoundError) else "unreadable_file"
-        yield problem(stem, reason, f"{tar}: {error}", split)
+        yield problem(stem, "unreadable_file", f"{tar}: {error}", split)
         return
     for key, members in index.samples.items():
         places = {suffix: list(place) for suffix, place in members.items()}

@@ -15,9 +15,9 @@ from xml.etree import ElementTree
 
 from rsvl_data.boxes import BadGeometry, finite_numbers
 from rsvl_data.errors import DataError
-from rsvl_data.images import ImageSuffix
-from rsvl_data.sources.base import Entry
-from rsvl_data.sources.object_images import Annotation, BadAnnotation, Object, ObjectImages, images_of, read_inside
+from rsvl_data.image_form import ImageForm
+from rsvl_data.sources.base import Entry, read_inside
+from rsvl_data.sources.object_images import Annotation, BadAnnotation, Object, ObjectImages, images_of
 from rsvl_data.stage import Dropped
 
 EXPECTS = "a folder with Annotations/*.xml (Pascal VOC) and JPEGImages/ or images/; ImageSets/Main/*.txt gives the splits"
@@ -35,8 +35,8 @@ def _image_folder(root: Path) -> Path | None:
     return next((root / name for name in ("JPEGImages", "images", "Images") if (root / name).is_dir()), None)
 
 
-def open(root: Path, name: str, image_suffix: ImageSuffix) -> ObjectImages:
-    return ObjectImages(name, root, lambda: list_entries(root), annotate, image_suffix)
+def open(root: Path, name: str, image_form: ImageForm) -> ObjectImages:
+    return ObjectImages(name, root, lambda: list_entries(root), annotate, image_form)
 
 
 def list_entries(root: Path) -> Iterator[Entry]:

@@ -112,14 +112,35 @@ def test_browse_makes_a_page(colours, tmp_path):
     assert page.count("data:image/webp") >= 4 and "forest" in page
 
 
-def test_image_format_png_keeps_every_pixel(tmp_path):
+def test_image_suffix_png_keeps_every_pixel(tmp_path):
     Image.new("RGB", (16, 16), (1, 2, 3)).save(_made(tmp_path / "source" / "forest") / "a.bmp")
-    words = ["--source", str(tmp_path / "source"), "--out", str(tmp_path / "out"), "--image-format", "png"]
+    words = ["--source", str(tmp_path / "source"), "--out", str(tmp_path / "out"), "--image.suffix", "png"]
     assert main(["run", "data/import", *words]) == 0
     dataset = Dataset.open(tmp_path / "out")
     [sample] = [sample for split in dataset.splits for sample in dataset.samples(split)]
     with Image.open(io.BytesIO(sample.image)) as image:
         assert image.format == "PNG" and image.getpixel((3, 3)) == (1, 2, 3)
+
+
+def test_images_are_stored_as_asked(tmp_path):
+    Image.new("RGB", (40, 20), (1, 2, 3)).save(_made(tmp_path / "source" / "AnnualCrop") / "a.png")
+    frames = [Image.new("RGB", (40, 20), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "source" / "AnnualCrop" / "b.gif", save_all=True, append_images=frames[1:])
+    options = "--image.size-px 50 --image.resize center_crop --image.upscale --image.quality 90 --image.animated drop".split()
+    words = ["--source", str(tmp_path / "source"), "--out", str(tmp_path / "out"), "--class-folders.words", "folder"]
+    assert main(["run", "data/import", *words, *options]) == 0
+    dataset = Dataset.open(tmp_path / "out")
+    [sample] = [sample for split in dataset.splits for sample in dataset.samples(split)]
+    assert (sample.width, sample.height, sample.original_width) == (50, 50, 40)
+    assert sample.captions[0].text == "a satellite image of annualcrop."
+    assert dataset.manifest["stages"][0]["dropped"] == {"animated": 1}
+
+
+def test_a_size_without_a_way_to_it(tmp_path, capsys):
+    words = ["--source", str(tmp_path), "--out", str(tmp_path / "out"), "--image.size-px", "50"]
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "data/import", *words])
+    assert caught.value.code == 2 and "say nothing without resize" in capsys.readouterr().err
 
 
 def _made(folder: Path) -> Path:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from rsvl_data.caption_text import BadCaption, clean_caption, decode_text
 from rsvl_data.errors import DataError
+from rsvl_data.image_form import ImageForm
 from rsvl_data.images import UnreadableImage, to_stored
 from rsvl_data.sample import Sample
 from rsvl_data.sources import open_source, table
@@ -52,7 +53,7 @@ def mean(picture):
 def test_images(case, suffix):
     content = (BAD / case["file"]).read_bytes()
     try:
-        stored = to_stored(content, suffix)
+        stored = to_stored(content, ImageForm(suffix))
     except UnreadableImage as error:
         assert error.reason in UnreadableImage.__doc__ and str(error)
         judge(case, "reject", error.reason)
@@ -156,7 +157,7 @@ def pictures(tmp_path):
 
 @pytest.mark.parametrize("case", cases("tables"))
 def test_tables(case, pictures, monkeypatch):
-    monkeypatch.setattr(table, "_IMAGE", ("url", "filename"))
+    monkeypatch.setattr(table, "IMAGE_COLUMNS", ("url", "filename"))
     content, name = (BAD / case["file"]).read_bytes(), Path(case["file"]).name
     if name.endswith(".gz"):
         content, name = gzip.decompress(content), name.removesuffix(".gz")
@@ -190,13 +191,14 @@ def test_tables(case, pictures, monkeypatch):
 WITHIN_LIMITS = """
 import resource, sys, time
 from pathlib import Path
+from rsvl_data.image_form import ImageForm
 from rsvl_data.images import UnreadableImage, to_stored
 from rsvl_data.sample import Sample
 from rsvl_data.sources import table
 from rsvl_data.errors import DataError
 from rsvl_data.stage import Dropped
 
-table._IMAGE = ("url",)
+table.IMAGE_COLUMNS = ("url",)
 now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + 400_000_000,) * 2)
 
@@ -205,7 +207,7 @@ def read(path):
         return Sample.from_json(path.read_bytes())
     if path.suffix != ".csv":
         return to_stored(path.read_bytes())
-    source = table.open(path, "t", "jpg")
+    source = table.open(path, "t", ImageForm())
     reasons = [source.read(entry).reason for entry in source.entries()]
     raise ValueError(reasons)
 

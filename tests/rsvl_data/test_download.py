@@ -14,6 +14,7 @@ import pytest
 from misbehaving_server import JPEG, answer, misbehaving_server, picture, redirect
 
 from recipes.data import download as recipe
+from rsvl_data.downloading.arriving_image import IN_MEMORY_BYTES, ArrivingImage
 from rsvl_data.downloading.download import describe, download
 from rsvl_data.downloading.fetch_many import DownloadOptions
 from rsvl_data.errors import DataError, OptionError
@@ -129,6 +130,59 @@ def test_data_import_goes_on_with_the_folder(server, tmp_path):
         provenance = sample.provenance
         assert (provenance.licence, provenance.attribution, sample.label) == ("CC-BY-4.0", "A. Person", "farmland")
         assert provenance.url.startswith("http://127.0.0.1") and (sample.geo.lat, sample.geo.lon) == (48.5, 2.2)
+
+
+def test_a_large_image_waits_on_the_disk_and_arrives_the_same(server, tmp_path):
+    large = picture(form="BMP", size=(800, 700))
+    assert len(large) > IN_MEMORY_BYTES
+    server.extra["/large"] = lambda n: answer(large)
+    server.extra["/large_page"] = lambda n: answer(b"<html>" + bytes(2_000_000))
+    server.extra["/large_cut"] = lambda n: answer(large)[:-1]
+    table = table_of(tmp_path, *(server.url(path) for path in ("/large", "/large_page", "/large_cut", "/good.jpg")))
+    download(table, tmp_path / "out", replace(QUICK, max_bytes=3_000_000, timeout_s=5))
+    assert reasons(tmp_path / "out") == {"large_page": "not_an_image", "large_cut": "truncated"}
+    files = [tmp_path / "out" / line["filepath"] for line in lines(tmp_path / "out" / "table.jsonl")]
+    assert [path.read_bytes() for path in files] == [large, JPEG] and files[0].suffix == ".bmp"
+    assert not list((tmp_path / "out" / ".download" / "parts").iterdir())
+
+
+def test_no_more_than_a_megabyte_of_an_image_is_in_memory(tmp_path):
+    part, piece = tmp_path / "part", bytes(IN_MEMORY_BYTES // 2)
+    with ArrivingImage(part) as image:
+        for expected in (False, False, True):
+            image.write(piece)
+            assert part.exists() is expected
+    assert not part.exists() and image.num_bytes == 3 * len(piece)
+
+
+def test_no_cookie_is_sent_back(server, tmp_path):
+    async def resolve(host, port):
+        return ["127.0.0.1"]
+
+    server.extra["/set"] = lambda n: answer(b"", "302 Found", Location="/good.jpg", Set_Cookie="a=b")
+    download(table_of(tmp_path, server.url("/set", "images.test")), tmp_path / "out", QUICK, resolve=resolve)
+    assert "cookie" not in server.headers["/good.jpg"].lower()
+
+
+def test_a_cut_chunked_body_and_header_text_that_is_no_text(server, tmp_path):
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(JPEG) + JPEG + b"\r\n"
+    server.extra |= {
+        "/whole": lambda n: chunked + b"0\r\n\r\n",
+        "/cut": lambda n: chunked,
+        "/no_chunk": lambda n: chunked + b"zz\r\n",
+        "/many_headers": lambda n: answer(**{f"X_{number}": "x" for number in range(500)}),
+        "/no_text": lambda n: answer(X_Robots_Tag="no\xffindex, noai"),
+        "/odd_target": lambda n: redirect("ftp://\xff/"),
+    }
+    table = table_of(tmp_path, *map(server.url, server.extra))
+    download(table, tmp_path / "out", QUICK)
+    assert reasons(tmp_path / "out") == {
+        "cut": "truncated",
+        "no_chunk": "http_error",
+        "many_headers": "http_error",
+        "no_text": "opt_out",
+        "odd_target": "scheme",
+    }
 
 
 def test_retry_after_is_honoured_and_503_passes(server, tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from rsvl_data.image_form import ImageForm
 from rsvl_data.images import READABLE_FORMATS, UnreadableImage, to_stored
 
 RNG = np.random.default_rng(0)
@@ -34,7 +35,7 @@ def test_other_formats_become_jpeg(form):
 
 
 def test_png_datasets_lose_nothing():
-    stored = to_stored(encoded(Image.fromarray(PIXELS), "BMP"), "png")
+    stored = to_stored(encoded(Image.fromarray(PIXELS), "BMP"), ImageForm("png"))
     assert np.array_equal(pixels(stored.content), PIXELS)
 
 
@@ -51,7 +52,7 @@ def test_png_datasets_lose_nothing():
     ],
 )
 def test_exif_orientation_is_applied_and_recorded(orientation, turned):
-    stored = to_stored(encoded(Image.fromarray(PIXELS), "PNG", exif=exif(orientation)), "png")
+    stored = to_stored(encoded(Image.fromarray(PIXELS), "PNG", exif=exif(orientation)), ImageForm("png"))
     assert (stored.height, stored.width) == turned.shape[:2] and stored.orientation == orientation
     assert np.array_equal(pixels(stored.content), turned)
     with Image.open(io.BytesIO(stored.content)) as image:
@@ -78,7 +79,7 @@ def test_a_camera_position_is_not_published(form, suffix):
     gps = {1: "N", 2: (41.0, 53.0, 0.0), 3: "E", 4: (12.0, 29.0, 0.0)}
     plain = Image.fromarray(PIXELS // 4 * 2 + 60)
     content = encoded(plain, form, exif=exif(1, gps), quality=90, comment=b"kept")
-    stored = to_stored(content, suffix)
+    stored = to_stored(content, ImageForm(suffix))
     with Image.open(io.BytesIO(content)) as before, Image.open(io.BytesIO(stored.content)) as after:
         assert 0x8825 in before.getexif() and not after.getexif() and stored.reencoded
         if suffix == "webp":
@@ -105,7 +106,7 @@ def test_a_position_in_xmp_is_not_published_either():
     ],
 )
 def test_every_mode_becomes_rgb(image, expected):
-    stored = to_stored(encoded(image, "PNG"), "png")
+    stored = to_stored(encoded(image, "PNG"), ImageForm("png"))
     assert tuple(pixels(stored.content)[0, 0]) == expected
 
 
@@ -176,7 +177,7 @@ def test_a_few_pixels_are_no_picture(size):
 
 
 def grey(values):
-    return pixels(to_stored(encoded(Image.fromarray(np.asarray(values)), "TIFF"), "png").content)[..., 0]
+    return pixels(to_stored(encoded(Image.fromarray(np.asarray(values)), "TIFF"), ImageForm("png")).content)[..., 0]
 
 
 @pytest.mark.parametrize(("largest", "shift"), [(255, 0), (256, 2), (1023, 2), (4095, 4), (16383, 6), (16384, 8), (65535, 8)])
@@ -201,14 +202,14 @@ def test_floats_are_stretched_between_percentiles_and_nodata_is_black():
 
 def test_16_bit_colour_in_png_is_not_kept_as_it_is(shared):
     content = (shared / "fixtures" / "bad" / "images" / "rgb16.png").read_bytes()
-    assert to_stored(content, "png").content[24] == 8 and content[24] == 16  # depth, in the header of a PNG
+    assert to_stored(content, ImageForm("png")).content[24] == 8 and content[24] == 16  # depth, in the header of a PNG
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_the_first_frame_is_the_picture(form):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
     content = encoded(frames[0], form, save_all=True, append_images=frames[1:], **({"lossless": True} if form == "WEBP" else {}))
-    stored = to_stored(content, "webp" if form == "WEBP" else "png")
+    stored = to_stored(content, ImageForm("webp" if form == "WEBP" else "png"))
     assert stored.reencoded and np.abs(pixels(stored.content)[0, 0].astype(int) - (255, 0, 0)).max() <= 3
 
 
@@ -218,9 +219,9 @@ def test_profiles():
     plain = Image.fromarray(PIXELS)
     for profile in (srgb, b"no profile", xyz):
         content = encoded(plain, "PNG", icc_profile=profile)
-        assert to_stored(content, "png").content == content or profile == xyz
+        assert to_stored(content, ImageForm("png")).content == content or profile == xyz
     swapped = srgb.replace(b"rXYZ", b"tmp!").replace(b"bXYZ", b"rXYZ").replace(b"tmp!", b"bXYZ")
-    stored = to_stored(encoded(plain, "PNG", icc_profile=swapped), "png")
+    stored = to_stored(encoded(plain, "PNG", icc_profile=swapped), ImageForm("png"))
     assert np.abs(pixels(stored.content).astype(int) - PIXELS[..., ::-1]).max() <= 3
     with Image.open(io.BytesIO(stored.content)) as image:
         assert "icc_profile" not in image.info

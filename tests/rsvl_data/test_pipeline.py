@@ -5,14 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from colour_source import ColourSource, build_colours
 
-from rsvl_data.errors import DataError, OptionError
-from rsvl_data.pipeline import BuildOptions, build
+from rsvl_data.errors import DataError, OptionError, RsvlError
+from rsvl_data.pipeline import BuildOptions, _num_read, build
 from rsvl_data.shards import Dataset
 from rsvl_data.sources.base import Entry
 from rsvl_data.stage import Dropped, keep_if
@@ -144,19 +145,98 @@ def test_a_killed_build_ends_with_the_same_bytes(tmp_path, workers):
     script.write_text(SLOW_BUILD.format(tests=str(Path(__file__).parents[1]), workers=workers))
     build_colours(tmp_path / "whole", samples_per_shard=5, workers=1)
     out, kills, moments = tmp_path / "killed", 0, random.Random(workers)
-    while not (out / "manifest.json").exists():
+    while not (out / "manifest.json").exists() and kills < 4:
         process = subprocess.Popen([sys.executable, str(script), str(out)], start_new_session=True, stderr=subprocess.DEVNULL)
         _wait_for_start(process, out)
         time.sleep(moments.uniform(0.2, 0.9) if kills < 3 else 0)
         if kills < 3:
             os.killpg(process.pid, signal.SIGKILL)
-            kills += 1
+        kills += 1
         process.wait(timeout=60)
         for parquet in (out / "data").glob("*.parquet"):
             assert all_bytes(tmp_path / "whole")[f"data/{parquet.name}"] == parquet.read_bytes()
-    assert kills >= 1
+    assert kills > 1
     assert all_bytes(out) == all_bytes(tmp_path / "whole")
     assert not list(out.rglob("*.tmp"))
+
+
+def test_a_worker_killed_by_the_kernel_is_said_and_the_next_run_goes_on(tmp_path):
+    """datatrove's own pool would wait for its answer for ever."""
+
+    class Murderous(ColourSource):
+        def read(self, entry):
+            if entry.facts["number"] == 17 and not (tmp_path / "killed").exists():
+                (tmp_path / "killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().read(entry)
+
+    options = BuildOptions(out=tmp_path / "out", samples_per_shard=10, workers=2)
+    with pytest.raises(RsvlError, match="a worker process died .* with fewer --workers"):
+        build(Murderous(), [], options, recipe="test")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    build(Murderous(), [], options, recipe="test")
+    build_colours(tmp_path / "whole", samples_per_shard=10)
+    assert all_bytes(tmp_path / "out") == all_bytes(tmp_path / "whole")
+
+
+def test_a_second_build_is_refused_at_once_and_workers_end_with_their_parent(tmp_path):
+    script, out = tmp_path / "build.py", tmp_path / "out"
+    script.write_text(SLOW_BUILD.format(tests=str(Path(__file__).parents[1]), workers=2).replace("0.02", "3"))
+    first = subprocess.Popen([sys.executable, str(script), str(out)], start_new_session=True, stderr=subprocess.DEVNULL)
+    try:
+        while not list(out.glob(".build/progress/*")):
+            assert first.poll() is None
+            time.sleep(0.02)
+        with pytest.raises(DataError, match="another process is working on"):
+            build(ColourSource(), [], BuildOptions(out=out, samples_per_shard=5), recipe="test")
+        os.kill(first.pid, signal.SIGKILL)  # alone: nobody tells its workers
+        first.wait()
+        end = time.monotonic() + 10
+        while _is_alive(first.pid) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not _is_alive(first.pid)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    build(ColourSource(), [], BuildOptions(out=out, samples_per_shard=5), recipe="test")
+    build_colours(tmp_path / "whole", samples_per_shard=5)
+    assert all_bytes(out) == all_bytes(tmp_path / "whole")
+
+
+def _is_alive(group: int) -> bool:
+    """Whether a process of that group runs; one that is dead but unread does not count."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended in between
+            state, _, its_group, *_ = path.read_text().rpartition(")")[2].split()
+            if int(its_group) == group and state != "Z":
+                return True
+    return False
+
+
+def test_what_differs_is_said(colours):
+    with pytest.raises(DataError, match="seed was 0, now 3"):
+        build_colours(colours.root, seed=3)
+    with pytest.raises(DataError, match="it listed 40 images then and lists 12 now"):
+        build(ColourSource(num=12), [], BuildOptions(out=colours.root, samples_per_shard=10), recipe="test")
+
+
+def test_the_remains_of_a_finished_build_are_removed(colours):
+    (colours.root / ".build").mkdir()
+    build_colours(colours.root)
+    assert not (colours.root / ".build").exists()
+
+
+def test_samples_read_so_far_are_counted(tmp_path):
+    seen = []
+
+    class Watched(ColourSource):
+        def read(self, entry):
+            seen.append(_num_read(tmp_path / "out" / ".build"))
+            return super().read(entry)
+
+    build(Watched(), [], BuildOptions(out=tmp_path / "out", samples_per_shard=10, workers=1), recipe="test")
+    assert seen == list(range(40))
 
 
 def _wait_for_start(process: subprocess.Popen, out: Path):

@@ -91,7 +91,7 @@ def test_names_of_laion_and_others(tmp_path):
 )
 def test_bad_rows_do_not_vanish(tmp_path, name, content, faults):
     (tmp_path / name).write_text(content)
-    assert [row.fault for row in read_url_table(tmp_path / name)] == faults
+    assert [row.fault.reason if row.fault else "" for row in read_url_table(tmp_path / name)] == faults
 
 
 @pytest.mark.parametrize(
@@ -99,16 +99,16 @@ def test_bad_rows_do_not_vanish(tmp_path, name, content, faults):
     [
         ("t.csv", b"", "is empty"),
         ("t.csv", b"address,caption\nx,y\n", "no column of URLs; it has 'address', 'caption'"),
-        ("t.csv", b"url,url,caption\n1,2,3\n", "2 columns named url"),
-        ("t.csv", "url,caption\nu,é\n".encode("latin-1"), "not UTF-8"),
-        ("t.csv", b'url,caption\nu,"never closed\nu,b\n', "is not CSV"),
+        ("t.csv", b"url,url,caption\n1,2,3\n", "more than one column called url"),
+        ("t.csv", b"url,caption\nu,\x81\x8d\n", "in no encoding we know"),
+        ("t.csv", b'url,caption\nu,"never closed\nu,b\n', "cannot be read as csv: unexpected end"),
         ("t.jsonl", b'{"url": "u", "caption": "c", "split": "odd"}\n', "row 1 has split 'odd'"),
         ("t.json", b'{"url": "u"}', "holds one JSON dict"),
         ("t.json", b"[" * 100_000, "is not JSON"),
         ("t.csv.gz", b"url,caption\n", "not whole gzip"),
-        ("t.csv.gz", gzip.compress(b"url,caption\n" + b"u,c\n" * 500)[:-12], "not whole gzip"),
-        ("t.csv.gz", gzip.compress(b"url," + b"x" * 20_000_000), "a line of more than"),
-        ("t.parquet", b"PAR1PAR1PAR1", "not readable Parquet"),
+        ("t.csv.gz", gzip.compress(b"url,caption\n" + b"u,c\n" * 500, mtime=0)[:-12], "not whole gzip"),
+        ("t.csv.gz", gzip.compress(b"url," + b"x" * 20_000_000, mtime=0), "a line of 16000000 characters or more"),
+        ("t.parquet", b"PAR1PAR1PAR1", "cannot be read as parquet"),
         ("t.xlsx", b"x", "unknown ending"),
     ],
 )

@@ -1,7 +1,14 @@
 import json
+import re
+from unittest.mock import patch
 
+import httpx
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from yarl import URL
 
+from rsvl_data.downloading import web_address
 from rsvl_data.downloading.web_address import NotFetched, check_url
 
 
@@ -81,3 +88,29 @@ def test_refused_by_form(url, reason):
 )
 def test_spelled_in_one_way(url, same):
     assert check_url(url) == same and check_url(same) == same
+
+
+_PIECES = [*'abZ09._~-/:%?&= +@"[]()', "//", "/.", "/..", "a/../b", "a/./b", "é", "%2e", "%41", "#top"]
+
+
+@settings(max_examples=400)
+@given(
+    host=st.sampled_from(["images.example.org", "A.Example.org.", "93.184.216.35", "[2606:4700:0::1]", "bücher.example.org"]),
+    port=st.sampled_from(["", ":", ":80", ":443", ":8080", ":08080"]),
+    scheme=st.sampled_from(["http", "HTTPS"]),
+    tail=st.lists(st.sampled_from(_PIECES)).map(lambda pieces: "/" + "".join(pieces)),
+)
+@example(host="images.example.org", port=":8080", scheme="http", tail="/a/../b")
+def test_one_spelling_for_httpx_for_aiohttp_and_for_the_next_judgement(host, port, scheme, tail):
+    try:
+        url = check_url(f"{scheme}://{host}{port}{tail}")
+    except NotFetched:
+        return
+    with patch.object(web_address, "_PLAIN_TAIL", re.compile("(?!)")):
+        assert check_url(f"{scheme}://{host}{port}{tail}") == url == check_url(url)
+    assert check_url(url) == url
+    asked, read = URL(url, encoded=True), httpx.URL(url)
+    path = "/" + url.partition(asked.raw_authority)[2].removeprefix("/")
+    path = path[:-1] if path.find("?") == len(path) - 1 else path  # aiohttp leaves out a "?" with nothing behind it
+    assert (asked.scheme, asked.raw_host, asked.raw_path_qs) == (read.scheme, read.raw_host.decode(), path)
+    assert asked.explicit_port == read.port and not asked.raw_user and not asked.raw_fragment

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from rsvl_data.image_form import DEFAULT_FORM
 from rsvl_data.stage import Dropped
 
 
@@ -26,11 +27,11 @@ def write_tar(path: Path, members: list[tuple[str, bytes | str]], form=tarfile.U
     return path
 
 
-def read_all(module, path, image_suffix="jpg", **options):
+def read_all(module, path, image_form=DEFAULT_FORM, **options):
     """(entries, samples, dropped) of what a source module finds at a path."""
     main = module.find(path)
     assert main is not None, f"{module.__name__} finds nothing at {path}"
-    source = module.open(main, "made", image_suffix, **options)
+    source = module.open(main, "made", image_form, **options)
     entries = list(source.entries())
     outcomes = [source.read(entry) for entry in entries]
     samples = [outcome for outcome in outcomes if not isinstance(outcome, Dropped)]

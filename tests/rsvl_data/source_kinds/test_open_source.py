@@ -3,11 +3,14 @@
 import json
 
 import pytest
+from small_pictures import picture, read_all
 
 from recipes.cli import main
-from rsvl_data.errors import OptionError
+from rsvl_data.errors import DataError, OptionError
 from rsvl_data.pipeline import BuildOptions, build
+from rsvl_data.sample import Sample
 from rsvl_data.sources import open_source
+from rsvl_data.stage import Dropped
 from rsvl_data.validate import problems
 
 FORMATS = {  # folder below the fixtures of formats: the format that `auto` must find
@@ -30,6 +33,8 @@ FORMATS = {  # folder below the fixtures of formats: the format that `auto` must
     "12_geotiff": "geotiff",
     "13_referring/refsegrs": "referring",
     "13_referring/rrsisd": "referring",
+    "14_hf/imagefolder": "image-folder",
+    "14_hf/webdataset_repo": "webdataset",
 }
 DATA = {
     "dota_sample": "dota",
@@ -85,3 +90,28 @@ def test_a_pattern_of_shards(shared):
 def test_a_format_that_does_not_fit_says_what_it_expects(shared):
     with pytest.raises(OptionError, match="Pascal VOC"):
         open_source(shared / "data" / "ucm", "voc")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: None, lambda p: (p / "notes.txt").write_text("x"), lambda p: (p / "empty class").mkdir()]
+)
+def test_nothing_to_import(tmp_path, make):
+    make(tmp_path)
+    with pytest.raises(DataError, match="holds nothing that can be imported"):
+        open_source(tmp_path)
+
+
+def test_missing_path_and_wrong_format(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        open_source(tmp_path / "nowhere")
+    picture(tmp_path / "forest" / "1.png")
+    with pytest.raises(OptionError, match="karpathy: dataset_"):
+        open_source(tmp_path, "karpathy")
+
+
+def test_one_unreadable_image_is_a_counted_drop(tmp_path):
+    picture(tmp_path / "forest" / "1.png")
+    (tmp_path / "forest" / "2.jpg").write_bytes(b"no image")
+    outcomes = [outcome for _, outcome in read_all(open_source(tmp_path))]
+    assert isinstance(outcomes[0], Sample)
+    assert isinstance(outcomes[1], Dropped) and outcomes[1].reason == "not_an_image" and "2.jpg" in outcomes[1].detail

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from rsvl_data.errors import DataError
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sample import Sample
 from rsvl_data.sources import coco
 from rsvl_data.stage import Dropped
@@ -22,7 +23,7 @@ def annotation(box, **more):
 
 
 def read_all(path):
-    source = coco.open(coco.find(path), path.name, "jpg")
+    source = coco.open(coco.find(path), path.name, ImageForm())
     return [(entry, source.read(entry)) for entry in map(as_planned, source.entries())]
 
 
@@ -119,7 +120,7 @@ def test_results_are_no_annotations(shared):
     path = shared / "fixtures" / "bad" / "boxes" / "coco_list.json"
     assert coco.find(path) is None
     with pytest.raises(DataError, match="no list of objects called 'images'"):
-        list(coco.open(path, "x", "jpg").entries())
+        list(coco.open(path, "x", ImageForm()).entries())
 
 
 def test_boxes_polygons_and_words(tmp_path):
@@ -197,7 +198,7 @@ def test_odd_images(tmp_path):
         "missing_file",
         "path_outside",
         "duplicate_image",
-        "missing_file",
+        "bad_path",
         "missing_field",
     ]
     assert outcomes[6].width == 128
@@ -223,7 +224,7 @@ def exif_of_orientation(value):
 def test_files_of_another_form(tmp_path, text, message):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(DataError, match=message):
-        list(coco.open(tmp_path / "x.json", "x", "jpg").entries())
+        list(coco.open(tmp_path / "x.json", "x", ImageForm()).entries())
 
 
 def test_real_data(shared):

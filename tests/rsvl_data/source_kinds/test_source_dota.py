@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from rsvl_data.boxes import BadGeometry
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources import dota
 from rsvl_data.sources.dota import object_of_line
 
@@ -22,7 +23,7 @@ def dataset(root, labels, images):
 
 
 def read_all(root):
-    source = dota.open(dota.find(root), root.name, "jpg")
+    source = dota.open(dota.find(root), root.name, ImageForm())
     entries = [type(entry)(entry.id, entry.split, json.loads(json.dumps(entry.facts))) for entry in source.entries()]
     return [(entry, source.read(entry)) for entry in entries]
 

@@ -6,6 +6,7 @@ import pytest
 from foreign_tars import picture, read_all, texts, write_tar
 
 from rsvl_data.errors import DataError
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources import gaia
 
 RECORDS = [
@@ -68,7 +69,7 @@ def test_official_records(shared):
 def test_official_shards_are_joined_with_their_records(shared):
     root = shared / "fixtures" / "formats" / "03_gaia"
     expected = json.loads((root / "expected.json").read_text())["shards"]
-    entries, samples, dropped = read_all(gaia, root / "shards", "png")
+    entries, samples, dropped = read_all(gaia, root / "shards", ImageForm("png"))
     assert len(samples) == expected["samples"] and not dropped
     first, facts = samples[0], expected["first"]
     assert entries[0].id == f"00000/{facts['key']}" and first.sha256 == facts["sha256"]

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsvl_data.errors import DataError, OptionError, RsvlError
+from rsvl_data.errors import OptionError, RsvlError
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sample import Sample
 from rsvl_data.sources import geotiff
 from rsvl_data.stage import Dropped
@@ -43,7 +44,7 @@ def noise(*shape, low=1, high=255, dtype=np.uint8):
 
 
 def read_all(path, **options):
-    source = geotiff.open(path, "scenes", "png", **options)
+    source = geotiff.open(path, "scenes", ImageForm("png"), **options)
     return {entry.id: source.read(entry) for entry in source.entries()}
 
 
@@ -201,16 +202,6 @@ def test_sentence(geo, from_satellite, expected):
     assert geotiff.fact_caption(geo, from_satellite=from_satellite)["text"] == expected
 
 
-def test_climate_zone(tmp_path):
-    path = write_tif(tmp_path / "a.tif", noise(3, 16, 16), **UTM33)
-    grid = tmp_path / "grid.txt"
-    grid.write_text("52.25 13.75 Cfb\n51.75 13.75 Dfb\n")
-    assert read_all(path)["a.tif#0,0"].geo.climate_zone is None
-    assert read_all(path, climate=grid)["a.tif#0,0"].geo.climate_zone == "Cfb"
-    with pytest.raises(DataError, match="does not exist"):
-        read_all(path, climate=tmp_path / "none.txt")
-
-
 # --- tiles
 
 
@@ -284,7 +275,7 @@ def test_nan_without_a_nodata_tag(tmp_path):
 )
 def test_bad_options(tmp_path, options, message):
     with pytest.raises(OptionError, match=message):
-        geotiff.open(tmp_path, "x", "jpg", **options)
+        geotiff.open(tmp_path, "x", ImageForm(), **options)
 
 
 def test_missing_library_is_told_before_the_work(tmp_path, monkeypatch):
@@ -293,7 +284,7 @@ def test_missing_library_is_told_before_the_work(tmp_path, monkeypatch):
 
     monkeypatch.setattr(importlib, "import_module", refuse)
     with pytest.raises(RsvlError, match=r"rasterio is not installed.*pip install 'rsvl\[geo\]'"):
-        geotiff.open(tmp_path, "x", "jpg")
+        geotiff.open(tmp_path, "x", ImageForm())
 
 
 # --- bad files
@@ -344,7 +335,7 @@ def test_a_header_that_promises_too_much(tmp_path):
 
 def test_a_file_that_vanishes_or_shrinks_after_listing(tmp_path):
     path = write_tif(tmp_path / "a.tif", noise(3, 64, 64))
-    source = geotiff.open(path, "x", "png", tile_px=32)
+    source = geotiff.open(path, "x", ImageForm("png"), tile_px=32)
     entries = list(source.entries())
     write_tif(path, noise(3, 16, 16))
     assert source.read(entries[3]).reason == "corrupt"
@@ -357,7 +348,7 @@ def test_a_file_that_vanishes_or_shrinks_after_listing(tmp_path):
 
 def test_workers_open_their_own_files(tmp_path):
     path = write_tif(tmp_path / "a.tif", noise(3, 64, 64, high=3000, dtype=np.uint16), **UTM33)
-    source = geotiff.open(path, "x", "png", tile_px=32)
+    source = geotiff.open(path, "x", ImageForm("png"), tile_px=32)
     entries = list(source.entries())
     here = [source.read(entry) for entry in entries]  # this process now holds the file open
     assert pickle.loads(pickle.dumps(source)) == source
@@ -369,10 +360,11 @@ def test_workers_open_their_own_files(tmp_path):
 MEASURE = """
 import sys
 from pathlib import Path
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources import geotiff
 def peak_kb():  # getrusage would begin with the peak of the process that forked this one
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-source = geotiff.open(Path(sys.argv[1]), "x", "jpg", tile_px=512, overlap_px=64)
+source = geotiff.open(Path(sys.argv[1]), "x", ImageForm(), tile_px=512, overlap_px=64)
 entries = list(source.entries())
 outcomes = [type(source.read(entries[0])).__name__]
 before = peak_kb()

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from rsvl_data.errors import DataError
+from rsvl_data.image_form import ImageForm
 from rsvl_data.mask_files import KNOWN_LEGENDS, Legend
 from rsvl_data.sources import masks
 
@@ -26,7 +27,7 @@ def dataset(root, names=("a",), *, legend=LEGEND, mask=IDS, ending="", folders=(
 
 
 def read_all(root, legend=None):
-    source = masks.open(masks.find(root), root.name, "jpg", legend)
+    source = masks.open(masks.find(root), root.name, ImageForm(), legend)
     entries = [type(entry)(entry.id, entry.split, json.loads(json.dumps(entry.facts))) for entry in source.entries()]
     return source, [(entry, source.read(entry)) for entry in entries]
 
@@ -70,7 +71,7 @@ def test_palette_and_index_masks_are_one(shared, tmp_path):
     (tmp_path / "images").symlink_to(folder / "images")
     (tmp_path / "masks").symlink_to(folder / "masks_palette")
     legend = Legend(tuple(json.loads((folder / "legend.json").read_text()).values()))
-    direct = masks.open(folder, "x", "jpg")
+    direct = masks.open(folder, "x", ImageForm())
     for entry in direct.entries():
         content = (folder / "masks_palette" / f"{entry.id.removeprefix('images/').removesuffix('.jpg')}.png").read_bytes()
         assert (masks.read_mask(content, legend, (168, 168)) == ids_of(direct.read(entry))).all()
@@ -139,8 +140,8 @@ def test_instances_become_regions(tmp_path):
 def test_a_legend_is_needed(tmp_path):
     root = dataset(tmp_path, legend=None)
     with pytest.raises(DataError, match="holds masks but no legend"):
-        masks.open(root, "x", "jpg")
-    assert masks.open(root, "x", "jpg", KNOWN_LEGENDS["LoveDA"]).mask["classes"][0] == "no-data"
+        masks.open(root, "x", ImageForm())
+    assert masks.open(root, "x", ImageForm(), KNOWN_LEGENDS["LoveDA"]).mask["classes"][0] == "no-data"
 
 
 def test_other_folders_are_not_taken(tmp_path):

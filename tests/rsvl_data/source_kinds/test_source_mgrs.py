@@ -124,7 +124,8 @@ def test_bad_records_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is not JSON"), ("{}", "no list of records"), ("[" * 100_000, "is not JSON")]
+    ("text", "message"),
+    [("{", "no list of records"), ("", "no list of records"), ("[1", "is not JSON"), ("[" * 100_000, "is not JSON")],
 )
 def test_files_of_another_form(tmp_path, text, message):
     (tmp_path / "text_info.json").write_text(text)

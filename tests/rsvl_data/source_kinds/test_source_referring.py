@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from rsvl_data.errors import DataError
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources import referring
 from rsvl_data.stage import Dropped
 
@@ -13,7 +14,7 @@ RUNS = {"size": [6, 8], "counts": [12, 4, 2, 4, 26]}  # columns 2 and 3, rows 0 
 
 
 def read_all(path):
-    source = referring.open(referring.find(path), path.name, "jpg")
+    source = referring.open(referring.find(path), path.name, ImageForm())
     entries = [type(entry)(entry.id, entry.split, json.loads(json.dumps(entry.facts))) for entry in source.entries()]
     return [(entry, source.read(entry)) for entry in entries]
 
@@ -142,7 +143,7 @@ def test_the_pickle_is_not_read(tmp_path):
     (root / "refs_unc.json").unlink()
     (root / "refs(unc).p").write_bytes(b"anything")
     with pytest.raises(DataError, match=r"refs\(unc\).p is a pickle, which can run any code"):
-        referring.open(referring.find(root), "x", "jpg")
+        referring.open(referring.find(root), "x", ImageForm())
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[1]", '{"refs": 3}'])

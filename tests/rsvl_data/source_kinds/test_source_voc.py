@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from rsvl_data.errors import DataError
+from rsvl_data.image_form import ImageForm
 from rsvl_data.sources import voc
 from rsvl_data.stage import Dropped
 
@@ -28,7 +29,7 @@ def document(*objects, size="<size><width>128</width><height>128</height></size>
 
 
 def read_all(root):
-    source = voc.open(voc.find(root), root.name, "jpg")
+    source = voc.open(voc.find(root), root.name, ImageForm())
     entries = [type(entry)(entry.id, entry.split, json.loads(json.dumps(entry.facts))) for entry in source.entries()]
     return [(entry, source.read(entry)) for entry in entries]
 
