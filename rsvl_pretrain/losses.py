@@ -41,7 +41,7 @@ def clip_loss(
     Rows are unit vectors, row i of `image` belongs to row i of `text`; b is the same on every process. `scale` multiplies similarities
     (it is not a log). Pairs with the same number in `groups` also belong together: with "positive" the target of a row is uniform
     over its group (StableRep, arXiv:2306.00984; FarSLIP's multi-positive loss), with "excluded" other members of the group are
-    left out of its denominator. `tile` is the side of the squares in which logits are made; None: 1024 on a CPU, 8192 on a GPU.
+    left out of its denominator. `tile` is the side of the squares in which logits are made; None: 512 on a CPU, 8192 on a GPU.
 
     `local_loss` and `gather_with_grad` are open_clip's. Without `local_loss` every process answers the loss of the global batch. Without
     `gather_with_grad` the gradients are not those of the global batch: embeddings get 1/world of them, or with `local_loss` only
@@ -73,7 +73,7 @@ def siglip_loss(
 
 
 def _default_tile(rows: Tensor) -> int:
-    return 8192 if rows.is_cuda else 1024
+    return 8192 if rows.is_cuda else 512
 
 
 class _Way(NamedTuple):
@@ -123,7 +123,7 @@ class _ClipLoss(torch.autograd.Function):
         if ctx.way.one_sided:
             scale_gradient += (text_gradient * text).sum(dtype=scale.dtype)
         of_image, of_text = (
-            (gradient * (factor * scale)).to(rows.dtype) for gradient, rows in ((image_gradient, image), (text_gradient, text))
+            gradient.mul_(factor * scale).to(rows.dtype) for gradient, rows in ((image_gradient, image), (text_gradient, text))
         )
         return of_image, of_text, factor * scale_gradient, None, None
 
