@@ -19,7 +19,7 @@ from rsvl_data.errors import DataError
 logger = logging.getLogger(__name__)
 
 _MAIN_SETTINGS = frozenset(
-    {"recipe", "code", "model", "data", "augment", "lang", "duplicates_are_negatives", "batch_size", "accum_freq", "seed"}
+    {"recipe", "code", "model", "data", "augment", "lang", "duplicates", "batch_size", "accum_freq", "seed"}
     | {"lr", "lr_scheduler", "warmup", "wd", "steps", "precision"}
 )
 _HELD_OUT = "On held-out data, during training"

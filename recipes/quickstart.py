@@ -22,6 +22,7 @@ from recipes.config import save_config
 from rsvl_data.errors import DataError
 from rsvl_data.shards import Dataset
 from rsvl_pretrain.model import DualEncoder
+from rsvl_pretrain.objectives import ContrastiveConfig
 from rsvl_pretrain.optim import OptimConfig
 from rsvl_pretrain.train import TrainConfig
 
@@ -86,7 +87,7 @@ def _pretrain(options: Options, dataset: Dataset) -> DualEncoder:
         model="rsvl-tiny",
         batch_size=min(64, dataset.splits["train"]),
         workers=options.workers,
-        duplicates_are_negatives=False,
+        contrastive=ContrastiveConfig(duplicates="excluded"),
         seed=options.seed,
         resume="latest",
         optim=OptimConfig(lr=1e-3, warmup=40),

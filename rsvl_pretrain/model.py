@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from difflib import get_close_matches
@@ -12,11 +13,13 @@ from typing import Any
 import open_clip
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.transforms import Preprocess
+from rsvl_pretrain.text_length import encode_without_padding
 
 CONFIG_FOLDER = Path(__file__).parent / "model_configs"
 _EXPORT_CONFIG, _EXPORT_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -46,13 +49,26 @@ class DualEncoder(nn.Module):
         """What similarities are multiplied with; not a log."""
         return self.model.logit_scale.exp()
 
+    @property
+    def logit_bias(self) -> Float[Tensor, ""] | None:
+        """What is added to scaled similarities; only models for the sigmoid loss have it."""
+        return getattr(self.model, "logit_bias", None)
+
+    def add_logit_bias(self) -> None:
+        """Make a model without logit bias ready for the sigmoid loss, with SigLIP's first values: scale 10, bias -10."""
+        self.model.logit_bias = nn.Parameter(self.model.logit_scale.new_full((), -10.0))
+        self.config["init_logit_bias"] = -10.0
+        with torch.no_grad():
+            self.model.logit_scale.fill_(math.log(10))
+
     def encode_image(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Unit vectors of decoded, resized, not yet normalised images (grey levels 0-255)."""
         return self.model.encode_image(self.preprocess.normalize(images.to(self.device)), normalize=True)
 
     def encode_tokens(self, tokens: Int[Tensor, "b l"], *, normalize: bool = True) -> Float[Tensor, "b d"]:
-        """Embeddings of token ids, unit vectors unless `normalize` is False."""
-        return self.model.encode_text(tokens.to(self.device), normalize=normalize)
+        """Embeddings of token ids, unit vectors unless `normalize` is False. Padding after the longest text costs nothing."""
+        embeds = encode_without_padding(self.model, tokens)
+        return F.normalize(embeds, dim=-1) if normalize else embeds
 
     def encode_text(self, texts: Sequence[str], *, normalize: bool = True) -> Float[Tensor, "b d"]:
         """The same for texts; what is longer than the text tower's context is cut by the tokenizer."""

@@ -24,10 +24,11 @@ from torch import Tensor
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.loader import Batch, LoaderConfig, train_batches
 from rsvl_data.shards import Dataset, write_atomically
+from rsvl_pretrain.accumulate import CachedBatch
 from rsvl_pretrain.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives import ClipObjective
-from rsvl_pretrain.optim import OptimConfig, learning_rate, make_optimizer
+from rsvl_pretrain.optim import OptimConfig, learning_rate, make_optimizer, set_learning_rate
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP, arXiv:2103.00020, section 2.5
 Evaluator = Callable[[DualEncoder], Mapping[str, float]]
@@ -40,6 +41,8 @@ class TrainConfig:
     """optimizer steps in all"""
     precision: Literal["fp32", "amp_bf16"] = "fp32"
     """of the forward pass; weights and losses stay in fp32"""
+    accum_freq: int = 1
+    """pieces in which each process embeds its part of the batch, for batches that do not fit; every sample still meets all others"""
     save_every: int = 200
     """steps between checkpoints; the last step is always saved"""
     keep: int = 2
@@ -50,8 +53,8 @@ class TrainConfig:
     """besides metrics.jsonl: any name accelerate knows"""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.save_every < 1 or self.keep < 1:
-            raise OptionError("--train.steps, --train.save-every and --train.keep must be 1 or more")
+        if min(self.steps, self.save_every, self.keep, self.accum_freq) < 1:
+            raise OptionError("--train.steps, --train.save-every, --train.keep and --train.accum-freq must be 1 or more")
 
 
 def train(
@@ -78,7 +81,12 @@ def train(
     model, optimizer = accelerator.prepare(objective, make_optimizer(objective, optim))
     encoder = objective.encoder
     identity = {"dataset": dataset.sha256(split), "model": encoder.config, "seed": seed, "steps": config.steps}
-    identity |= {"optim": asdict(optim), "batch_size": loader.batch_size, "precision": config.precision}
+    identity |= {
+        "contrastive": asdict(objective.config),
+        "optim": asdict(optim),
+        "batch_size": loader.batch_size,
+        "precision": config.precision,
+    }
     checkpoint = find_checkpoint(out, resume)
     done = load_checkpoint(accelerator, checkpoint, json.loads(json.dumps(identity))) if checkpoint else 0
     metrics = _Metrics(accelerator, out / "metrics.jsonl", done, config.steps)
@@ -98,7 +106,7 @@ def train(
         for batch in batches:
             data_wait_s = time.perf_counter() - clock
             lr = learning_rate(batch.step, optim, config.steps)
-            values = _train_step(accelerator, model, optimizer, encoder, batch, lr, optim.grad_clip_norm)
+            values = _train_step(accelerator, model, optimizer, objective, batch, lr, optim.grad_clip_norm, config.accum_freq)
             step_s = time.perf_counter() - clock
             timing = {"samples_per_s": loader.batch_size / step_s, "data_wait_s": data_wait_s}
             done = batch.step + 1
@@ -131,19 +139,24 @@ def _train_step(
     accelerator: Accelerator,
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    encoder: DualEncoder,
+    objective: ClipObjective,
     batch: Batch,
     lr: float,
     grad_clip_norm: float | None,
+    accum_freq: int,
 ) -> dict[str, float]:
     """One optimizer step. A loss or gradient that is not finite stops before the weights change."""
+    encoder = objective.encoder
     model.train()
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    losses = model(batch)
+    set_learning_rate(optimizer, lr)
+    cached = CachedBatch(model, objective, batch, accum_freq) if accum_freq > 1 else None
+    losses = cached.losses if cached else model(batch)
     means = _over_all_processes(accelerator, losses)
     _check_finite("loss", means["loss/total"], batch)
-    accelerator.backward(sum(losses.values()))
+    if cached:
+        cached.backward(accelerator)
+    else:
+        accelerator.backward(sum(losses.values()))
     norm = accelerator.clip_grad_norm_(model.parameters(), grad_clip_norm or math.inf).item()
     _check_finite("gradient norm", norm, batch)
     optimizer.step()

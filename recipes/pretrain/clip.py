@@ -21,7 +21,7 @@ from rsvl_data.sample import CaptionKind
 from rsvl_data.shards import Dataset
 from rsvl_data.transforms import Augment
 from rsvl_pretrain.model import DualEncoder
-from rsvl_pretrain.objectives import ClipObjective
+from rsvl_pretrain.objectives import ClipObjective, ContrastiveConfig
 from rsvl_pretrain.optim import OptimConfig
 from rsvl_pretrain.train import Evaluator, TrainConfig, train
 
@@ -46,12 +46,11 @@ class Options:
     """draw from these kinds of caption alone: human, alt, label, meta, vlm, ..."""
     lang: str | None = None
     """draw captions of this language alone, ISO 639-1"""
-    duplicates_are_negatives: bool = True
-    """False: two samples of a batch with the same caption do not push each other apart. True is what released recipes do"""
     seed: int = 0
     """of fresh weights, order, captions and views"""
     resume: str | None = None
     """`latest`, or the path of a checkpoint"""
+    contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -60,9 +59,11 @@ def run(options: Options) -> DualEncoder:
     dataset = Dataset.open(options.data)
     torch.manual_seed(options.seed)
     encoder = DualEncoder.load(options.model)
+    if options.contrastive.loss == "sigmoid" and encoder.logit_bias is None:
+        encoder.add_logit_bias()
     save_config(options.out, "pretrain/clip", options)
     return train(
-        ClipObjective(encoder, options.duplicates_are_negatives),
+        ClipObjective(encoder, options.contrastive),
         dataset,
         options.out,
         config=options.train,

@@ -16,18 +16,20 @@ from rsvl_data.errors import DataError, OptionError
 from rsvl_data.loader import LoaderConfig
 from rsvl_pretrain.checkpoint import finished_checkpoints
 from rsvl_pretrain.model import DualEncoder
-from rsvl_pretrain.objectives import ClipObjective
+from rsvl_pretrain.objectives import ClipObjective, ContrastiveConfig
 from rsvl_pretrain.optim import OptimConfig
 from rsvl_pretrain.train import MAX_LOGIT_SCALE, TrainConfig, train
 
 OPTIM = OptimConfig(lr=1e-3, warmup=2)
 
 
-def run(dataset, out, *, steps=8, resume=None, lr=1e-3, save_every=3, duplicates=True, evaluators=None, eval_every=0, **config):
+def run(
+    dataset, out, *, steps=8, resume=None, lr=1e-3, save_every=3, duplicates="negatives", evaluators=None, eval_every=0, **config
+):
     torch.manual_seed(0)
     encoder = DualEncoder.load("rsvl-tiny")
     return train(
-        ClipObjective(encoder, duplicates),
+        ClipObjective(encoder, ContrastiveConfig(duplicates=duplicates)),
         dataset,
         out,
         config=TrainConfig(steps=steps, save_every=save_every, eval_every=eval_every, trackers=(), **config),

@@ -1,0 +1,84 @@
+"""A batch that does not fit into memory, with all of its negatives: embed piece by piece, judge as a whole, embed again for gradients.
+
+Adding up the gradients of small batches would compare each sample with its own piece alone. Here the embeddings of all pieces are made
+without a graph, the loss of the whole batch gives the gradient of each embedding, and each piece is embedded once more to carry these into
+the weights (GradCache, arXiv:2101.06983; open_clip's `--accum-freq` does the same with one loss for each piece). Exact but for the order of
+addition; the price is one more forward pass.
+"""
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from rsvl_data.loader import Batch
+from rsvl_pretrain.objectives import ClipObjective, Embeds
+
+
+class CachedBatch:
+    """`losses` of the whole batch, then `backward` into the weights.
+
+    `model` is the objective as accelerate wrapped it. Dropout draws the same both times.
+    """
+
+    def __init__(self, model: nn.Module, objective: ClipObjective, batch: Batch, num_parts: int):
+        self.model, self.parts = model, _parts(batch, num_parts)
+        self.random_states: list[list[Tensor]] = []
+        embeds: list[Embeds] = []
+        with torch.no_grad():
+            for part in self.parts:
+                self.random_states.append(_random_state())
+                embeds.append(model(part, embed_only=True))
+        self.leaves = {name: _joined([piece[name] for piece in embeds]) for name in embeds[0]}
+        self.losses = objective.losses(self.leaves)
+
+    def backward(self, accelerator: Accelerator) -> None:
+        """Adds to `.grad` what `sum(losses).backward()` would have added without pieces."""
+        learned = {name: leaf for name, leaf in self.leaves.items() if leaf.requires_grad}
+        total = torch.stack(list(self.losses.values())).sum()
+        gradients = dict(zip(learned, torch.autograd.grad(total, list(learned.values())), strict=True))
+        start = 0
+        for index, (part, state) in enumerate(zip(self.parts, self.random_states, strict=True)):
+            rows, is_last = slice(start, start + len(part.keys)), index == len(self.parts) - 1
+            start = rows.stop
+            with torch.random.fork_rng(), nullcontext() if is_last else accelerator.no_sync(self.model):
+                _set_random_state(state)
+                embeds = self.model(part, embed_only=True)
+                terms = [
+                    (embeds[name] * (gradient[rows] if gradient.ndim else gradient / len(self.parts))).sum()
+                    for name, gradient in gradients.items()
+                ]
+                accelerator.backward(torch.stack(terms).sum())
+
+
+def _parts(batch: Batch, num_parts: int) -> list[Batch]:
+    size = -(-len(batch.keys) // num_parts)
+    return [
+        replace(
+            batch,
+            keys=batch.keys[start : start + size],
+            images=batch.images[start : start + size],
+            texts=batch.texts[start : start + size],
+            tokens=batch.tokens[start : start + size],
+            labels=batch.labels[start : start + size],
+        )
+        for start in range(0, len(batch.keys), size)
+    ]
+
+
+def _joined(pieces: list[Tensor]) -> Tensor:
+    """Rows side by side; a number that all share, once. Both begin a new graph."""
+    joined = torch.cat(pieces) if pieces[0].ndim else pieces[0].clone()
+    return joined.requires_grad_(joined.is_floating_point())
+
+
+def _random_state() -> list[Tensor]:
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
+
+
+def _set_random_state(state: list[Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.cuda.set_rng_state(state[1])

@@ -1,0 +1,58 @@
+"""Text towers without their padding: a remote-sensing caption has 17 tokens of CLIP's 77, and each one costs the same.
+
+Exact, because nothing flows from padding to the embedding: in a causal tower a token sees only those before it, and the embedding is
+taken at the end-of-text token; a tower of transformers masks padding itself. Other towers (SigLIP's sees all tokens and takes the last)
+get all of theirs.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from open_clip.hf_model import HFTextEncoder
+from torch import Tensor, nn
+
+_STEP_TOKENS = 8  # lengths are rounded up to it, so that a compiled or captured tower meets few shapes
+
+
+def encode_without_padding(model: Any, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b d"]:
+    """What `model.encode_text(tokens)` gives, for any open_clip model; not normalised.
+
+    Tokens still on the CPU are measured there, so that a GPU is not waited for.
+    """
+    length = min(-(-num_needed_tokens(model, tokens) // _STEP_TOKENS) * _STEP_TOKENS, tokens.shape[1])
+    tower = getattr(model, "text", model)  # open_clip's CLIP holds its text tower's parts itself, CustomTextCLIP as `text`
+    whole = length == tokens.shape[1]
+    tokens = tokens[:, :length].to(model.logit_scale.device)
+    if whole or isinstance(tower, HFTextEncoder):
+        return model.encode_text(tokens)
+    prefix = "model." if tower is model else "model.text."
+    shorter = {
+        f"{prefix}positional_embedding": tower.positional_embedding[:length],
+        f"{prefix}attn_mask": tower.attn_mask[:length, :length],
+    }
+    return torch.func.functional_call(_EncodeText(model), shorter, (tokens,))
+
+
+def num_needed_tokens(model: Any, tokens: Int[Tensor, "b l"]) -> int:
+    """The longest text's tokens with its end; all columns for a tower in which padding matters."""
+    tower = getattr(model, "text", model)
+    if isinstance(tower, HFTextEncoder):
+        used = (tokens != tower.config.pad_token_id).any(dim=0)
+        return int(used.nonzero().max()) + 1 if used.any() else tokens.shape[1]
+    pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
+    causal = getattr(tower, "attn_mask", None) is not None and getattr(tower, "cls_emb", None) is None
+    if not causal or pool not in ("argmax", "eos"):
+        return tokens.shape[1]
+    end: Any = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
+    ends = tokens.argmax(dim=1) if pool == "argmax" else torch.eq(tokens, end).int().argmax(dim=1)
+    return int(ends.max()) + 1
+
+
+class _EncodeText(nn.Module):
+    def __init__(self, model: Any):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model.encode_text(tokens)
