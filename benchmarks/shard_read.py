@@ -13,6 +13,7 @@ header that was changed (`rsvl data validate` does). Peak memory of the peer is 
 
 import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ Raw = tuple[str, dict[str, bytes]]
 class Options:
     """Our reader of shards against webdataset's."""
 
-    data: Path = Path("/tmp/rsvl-bench-shard-read")
+    data: Path = Path(tempfile.gettempdir()) / "rsvl-bench-shard-read"
     """where the shards are made, from a seed; those already there are used"""
     out: Path = Path(__file__).parent / "results" / "shard_read.json"
     """the result file"""
