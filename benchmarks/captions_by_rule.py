@@ -16,6 +16,7 @@ from pathlib import Path
 
 import tyro
 
+from benchmarks import measure
 from rsvl_data.captions.compose import compose_captions
 from rsvl_data.captions.labels import label_sentences
 from rsvl_data.captions.metadata import metadata_sentences
@@ -102,8 +103,8 @@ def main(options: Options) -> None:
             rates[name].append(captions_per_second(stages, samples))
         rates["composed"].append(captions_per_second([compose_captions()], samples))  # of the last ones: they have all captions
     found = {name: {"captions_per_s": statistics.median(of), "lowest": min(of), "highest": max(of)} for name, of in rates.items()}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"samples": options.samples, "repeats": options.repeats, **found}, indent=1) + "\n")
+    setting = {"samples": options.samples, "repeats": options.repeats}
+    measure.write_result(options.out, "captions_by_rule", {"setting": setting, "values": found})
     print(json.dumps(found, indent=1))
 
 

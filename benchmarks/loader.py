@@ -14,6 +14,7 @@ them): glibc before 2.38 may spread such blocks over its heap, so that it reads 
 import hashlib
 import io
 import json
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Options:
 
     peer_path: Path
     """folder with webdataset <= 0.2.86, made by pip install --target"""
-    data: Path = Path("/tmp/rsvl-bench-loader")
+    data: Path = Path(tempfile.gettempdir()) / "rsvl-bench-loader"
     """where the shards are made, from a seed; those already there are used"""
     out: Path = Path(__file__).parent / "results" / "loader.json"
     sizes_px: tuple[int, ...] = (512, 256)

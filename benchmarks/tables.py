@@ -142,6 +142,47 @@ def ingest_section() -> str:
     return "\n".join(["## Download and build", "", about, "", *rows, *(["", " ".join(after)] if after else [])])
 
 
+def contrastive_loss_section() -> str:
+    result = load("contrastive_loss.json")
+    rows = [
+        "| pairs | time, ours / open_clip | range | memory, ours / open_clip | ours | open_clip |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for case in result["cases"]:
+        time, memory = case["time_ratio"], case["memory_ratio"]
+        peaks = [f"{case[role]['grown_mib']['median']:,.0f} MiB" for role in ("ours", "peer")]
+        rows.append(
+            f"| {case['batch_size']:,} | {time['median']:.2f} x | {time['low']:.2f}-{time['high']:.2f} | {memory['median']:.2f} x "
+            f"| {peaks[0]} | {peaks[1]} |"
+        )
+    setting, case = result["setting"], result["cases"][0]
+    worst = max(case["largest_gradient_difference"] for case in result["cases"])
+    about = (
+        f"Forward and backward of the CLIP loss, {setting['dim']} wide, float32, {setting['threads']} threads; open_clip "
+        f"{case['peer']['versions']['open_clip_torch']} and ours in turn, {case['rounds']} rounds. Memory is what the process grew by. "
+        f"Gradients differ by {worst:.0e} of the largest. {machine(result)}"
+    )
+    return "\n".join(["## Contrastive loss", "", about, "", *rows])
+
+
+def captioning_section() -> str:
+    result = load("captioning.json")
+    ratio, settings = result["wall_over_slowest"], result["settings"]
+    about = (
+        f"Captions of {settings['images']} images by an engine that sleeps: wall clock over the slowest part alone (preparing images, or "
+        f"waiting for answers) {ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f}); 1 is perfect overlap. A restart repeated "
+        f"{result['requests_of_a_restart']} requests. {machine(result)}"
+    )
+    return "\n".join(["## Captioning", "", about])
+
+
+def captions_by_rule_section() -> str:
+    result = load("captions_by_rule.json")
+    rows = ["| kind | captions/s |", "| --- | ---: |"]
+    rows += [f"| {kind} | {value['captions_per_s']:,.0f} |" for kind, value in result["values"].items()]
+    return "\n".join(["## Captions by rule", "", f"On one core; `grammar` is all kinds together. {machine(result)}", "", *rows])
+
+
 def scenes_section() -> str:
     result = load("scenes.json")
     rows = ["| size and processes | scenes/s | CPU ms a scene |", "| --- | ---: | ---: |"]
@@ -150,7 +191,13 @@ def scenes_section() -> str:
     return "\n".join(["## Procedural scenes", "", f"All types, captions and masks included. {machine(result)}", "", *rows])
 
 
-_OPTIONAL = {"shard_read.json": shard_read_section, "ingest.json": ingest_section}
+_OPTIONAL = {
+    "shard_read.json": shard_read_section,
+    "ingest.json": ingest_section,
+    "contrastive_loss.json": contrastive_loss_section,
+    "captioning.json": captioning_section,
+    "captions_by_rule.json": captions_by_rule_section,
+}
 
 
 def machine(result: dict[str, Any]) -> str:
