@@ -44,6 +44,14 @@ class GeoTiffOptions:
 
 
 @dataclass(frozen=True)
+class MaskOptions:
+    """What the values of masks mean."""
+
+    legend: Path | None = None
+    """file of the legend; left out, legend.json, classes.json, semantic_classes.json or legend.csv beside the masks"""
+
+
+@dataclass(frozen=True)
 class GaiaOptions:
     """GAIA's captions."""
 
@@ -69,6 +77,7 @@ class Options(BuildOptions):
     image: ImageForm = field(default_factory=ImageForm)
     geo: GeoOptions = field(default_factory=GeoOptions)
     geotiff: GeoTiffOptions = field(default_factory=GeoTiffOptions)
+    masks: MaskOptions = field(default_factory=MaskOptions)
     gaia: GaiaOptions = field(default_factory=GaiaOptions)
     class_folders: ClassFolderOptions = field(default_factory=ClassFolderOptions)
     download: DownloadOptions = field(default_factory=DownloadOptions)
@@ -84,6 +93,7 @@ def run(options: Options) -> Dataset | None:
     if options.workers > 1 and not options.dry_run:
         start_importing("rsvl_data.sources", *(["torch"] if options.image.resize != "no" else []))
     own = {"geotiff": asdict(options.geotiff), "gaia": asdict(options.gaia), "class-folders": asdict(options.class_folders)}
+    own["masks"] = asdict(options.masks)
     own["url-table"] = {"fetch": partial(_fetch, options)}
     source = open_source(options.source, options.format, options.image, own)
     if options.dry_run and isinstance(source, UrlTable):

@@ -59,15 +59,15 @@ def _folders(folder: Path) -> list[Path]:
     return [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
 
 
-def open(root: Path, name: str, image_form: ImageForm, legend: Legend | None = None) -> "MaskedImages":
+def open(root: Path, name: str, image_form: ImageForm, legend: Legend | Path | None = None) -> "MaskedImages":
     """Raises DataError when no legend is given and none lies in `root`."""
-    if legend is None:
-        path = next((root / file for file in LEGEND_FILES if (root / file).is_file()), None)
+    if not isinstance(legend, Legend):
+        path = legend or next((root / file for file in LEGEND_FILES if (root / file).is_file()), None)
         if path is None:
             raise DataError(
-                f"{root} holds masks but no legend. Write what their values mean to {root / 'legend.json'}: "
-                '{"0": "background", "1": "road"} for ids, {"road": [255, 0, 0]} for colours, {"binary": "road"} for black and white, '
-                'or the name of a known legend such as "LoveDA"'
+                f"{root} holds masks but no legend. Write what their values mean to {root / 'legend.json'}, or to another file and "
+                'give it as --masks.legend: {"0": "background", "1": "road"} for ids, {"road": [255, 0, 0]} for colours, '
+                '{"binary": "road"} for black and white, or the name of a known legend such as "LoveDA"'
             )
         legend = read_legend(path)
     return MaskedImages(name, root, legend, image_form)

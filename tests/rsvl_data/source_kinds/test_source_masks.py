@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from recipes.cli import main
 from rsvl_data.errors import DataError
 from rsvl_data.image_form import ImageForm
 from rsvl_data.mask_files import KNOWN_LEGENDS, Legend
-from rsvl_data.sources import masks
+from rsvl_data.shards import Dataset
+from rsvl_data.sources import masks, open_source
 
 IDS = np.array([[0, 1, 1], [2, 1, 0]], np.uint8).repeat(2, axis=0).repeat(2, axis=1)
 LEGEND = {"0": "background", "1": "low_vegetation", "2": "road"}
@@ -161,3 +163,20 @@ def test_real_data(shared, name, images, regions):
     if name == "isaid_sample":
         index = shared / "data" / name / "masks" / "P0005_semantic_index.png"
         assert (np.asarray(Image.open(index)) == ids_of(read[0][1])).all()
+
+
+def test_a_legend_from_elsewhere(tmp_path):
+    """The folder of a data set may be closed to us."""
+    for folder, colour in (("images", 90), ("masks", 255)):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        Image.new("RGB" if folder == "images" else "L", (8, 8), colour if folder == "masks" else (colour,) * 3).save(
+            tmp_path / "set" / folder / "a.png"
+        )
+    legend = tmp_path / "roads.json"
+    legend.write_text('{"binary": "road"}')
+    out = tmp_path / "out"
+    assert main(["run", "data/import", "--source", str(tmp_path / "set"), "--out", str(out), "--masks.legend", str(legend)]) == 0
+    dataset = Dataset.open(out)
+    assert "road" in dataset.manifest["mask"]["classes"]
+    with pytest.raises(DataError, match="--masks.legend"):
+        open_source(tmp_path / "set")
