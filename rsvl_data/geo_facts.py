@@ -18,6 +18,7 @@ from rsvl_data.geo import ClimateGrid, season, utm_zone
 from rsvl_data.sample import Geo, Sample, Season
 from rsvl_data.stage import Stage
 
+GEONAMES_CREDIT = "place name: GeoNames (geonames.org), CC BY 4.0"
 _MONTHS = re.compile(r"(\d{4})-(\d\d)")
 _MAX_PLACE_KM = 1000
 
@@ -52,7 +53,13 @@ def _run(options: GeoOptions, samples: Iterable[Sample]) -> Iterator[Sample]:
         if sample.geo is None or (facts := _absent_facts(sample.geo, options)) == {}:
             yield sample
         else:
-            yield sample.model_copy(update={"geo": sample.geo.model_copy(update=facts)})
+            changes: dict[str, Any] = {"geo": sample.geo.model_copy(update=facts)}
+            if "place" in facts:
+                said = sample.provenance.attribution
+                changes["provenance"] = sample.provenance.model_copy(
+                    update={"attribution": f"{said}; {GEONAMES_CREDIT}" if said else GEONAMES_CREDIT}
+                )
+            yield sample.model_copy(update=changes)
 
 
 def _absent_facts(geo: Geo, options: GeoOptions) -> dict[str, Any]:

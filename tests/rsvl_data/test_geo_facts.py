@@ -10,8 +10,8 @@ from test_gazetteer import row, write_countries, write_places
 from recipes.cli import main
 from rsvl_data import geo_facts
 from rsvl_data.errors import DataError, OptionError
-from rsvl_data.geo_facts import GeoOptions, add_geo_facts, season_of_time
-from rsvl_data.sample import Geo, Sample
+from rsvl_data.geo_facts import GEONAMES_CREDIT, GeoOptions, add_geo_facts, season_of_time
+from rsvl_data.sample import Geo, Provenance, Sample
 from rsvl_data.shards import Dataset
 
 pytest.importorskip("shapely")
@@ -60,6 +60,17 @@ def test_each_option_changes_the_outcome(files):
     assert "place" not in facts_of({"lon": 13.4, "lat": 53.0}, places=files["places"])
     assert facts_of({"lon": 13.4, "lat": 53.0}, places=files["places"], max_place_km=60)["place"] == "Berlin"
     assert facts_of({"lon": 25, "lat": -29}, countries=files["countries"])["country"] == "South Africa"
+
+
+def test_a_name_of_geonames_carries_its_credit(files):
+    stage = add_geo_facts(GeoOptions(places=files["places"]))
+    named, credited, elsewhere = sample_at(BERLIN), sample_at(BERLIN), sample_at({"lon": 0.0, "lat": 10.0})
+    credited.provenance = Provenance(attribution="ESA")
+    assert [sample.provenance.attribution for sample in stage.run([named, credited, elsewhere])] == [
+        GEONAMES_CREDIT,
+        f"ESA; {GEONAMES_CREDIT}",
+        None,
+    ]
 
 
 def test_what_the_source_said_stands(files):
