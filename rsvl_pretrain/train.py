@@ -80,13 +80,7 @@ def train(
     accelerator = _make_accelerator(config, out)
     model, optimizer = accelerator.prepare(objective, make_optimizer(objective, optim))
     encoder = objective.encoder
-    identity = {"dataset": dataset.sha256(split), "model": encoder.config, "seed": seed, "steps": config.steps}
-    identity |= {
-        "contrastive": asdict(objective.config),
-        "optim": asdict(optim),
-        "batch_size": loader.batch_size,
-        "precision": config.precision,
-    }
+    identity = _identity(objective, dataset.sha256(split), config, optim, loader, seed)
     checkpoint = find_checkpoint(out, resume)
     done = load_checkpoint(accelerator, checkpoint, json.loads(json.dumps(identity))) if checkpoint else 0
     metrics = _Metrics(accelerator, out / "metrics.jsonl", done, config.steps)
@@ -121,6 +115,23 @@ def train(
     accelerator.end_training()
     AcceleratorState._reset_state()  # else the next run in this process could not choose another precision
     return encoder
+
+
+def _identity(
+    objective: ClipObjective, data_sha256: str, config: TrainConfig, optim: OptimConfig, loader: LoaderConfig, seed: int
+) -> dict[str, Any]:
+    """What a continued run must share with the one before."""
+    return {
+        "dataset": data_sha256,
+        "model": objective.encoder.config,
+        "trained_parameters": sum(p.numel() for p in objective.parameters() if p.requires_grad),
+        "seed": seed,
+        "steps": config.steps,
+        "contrastive": asdict(objective.config),
+        "optim": asdict(optim),
+        "batch_size": loader.batch_size,
+        "precision": config.precision,
+    }
 
 
 def _make_accelerator(config: TrainConfig, out: Path) -> Accelerator:

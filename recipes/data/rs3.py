@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from recipes._source import SourceOptions
 from recipes.config import save_config
 from recipes.data.rank import RankOptions, ranking_stages
 from rsvl_data.captioning.answers import AnswerRules
@@ -31,13 +32,11 @@ from rsvl_data.captions.land_cover import land_cover_sentences
 from rsvl_data.captions.metadata import metadata_sentences
 from rsvl_data.captions.objects import object_sentences
 from rsvl_data.errors import OptionError
-from rsvl_data.geo_facts import GeoOptions, add_geo_facts
-from rsvl_data.image_form import ImageForm
+from rsvl_data.geo_facts import add_geo_facts
 from rsvl_data.pipeline import BuildOptions, build
 from rsvl_data.ranking.candidates import Ranking
 from rsvl_data.ranking.rotation import Rotation
 from rsvl_data.shards import Dataset
-from rsvl_data.sources import Format, open_source
 from rsvl_data.sources.base import Source
 from rsvl_data.stage import Stage
 
@@ -95,13 +94,7 @@ class VlmOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(BuildOptions):
-    source: str
-    """folder or file of images with labels, boxes, masks or positions; what data/import reads"""
-    format: Format = "auto"
-    """what it is; auto finds out"""
-    image: ImageForm = field(default_factory=ImageForm)
-    geo: GeoOptions = field(default_factory=GeoOptions)
+class Options(SourceOptions, BuildOptions):
     rules: RuleOptions = field(default_factory=RuleOptions)
     vlm: VlmOptions = field(default_factory=VlmOptions)
     ranked: bool = False
@@ -124,7 +117,7 @@ class Options(BuildOptions):
 
 
 def run(options: Options) -> Dataset | None:
-    source = open_source(options.source, options.format, options.image)
+    source = options.open()
     dataset = build(source, stages(options, source), options, recipe="data/rs3", image_suffix=options.image.suffix)
     if dataset is not None:
         save_config(options.out, "data/rs3", options)

@@ -16,6 +16,7 @@ import torch
 
 from evaluation.benchmarks.zero_shot import zero_shot
 from recipes.config import save_config
+from rsvl_data.errors import OptionError
 from rsvl_data.loader import LoaderConfig
 from rsvl_data.sample import CaptionKind
 from rsvl_data.shards import Dataset
@@ -50,9 +51,26 @@ class Options:
     """of fresh weights, order, captions and views"""
     resume: str | None = None
     """`latest`, or the path of a checkpoint"""
+    lock_image: bool = False
+    """freeze the image tower, as LiT does (arXiv:2111.07991)"""
+    lock_image_unlocked_groups: int = 0
+    """so many groups of its layers at the output end are trained all the same"""
+    lock_text: bool = False
+    """freeze the text tower"""
+    lock_text_unlocked_layers: int = 0
+    """so many of its layers at the output end are trained all the same"""
+    grad_checkpointing: bool = False
+    """compute the activations inside the towers again in the backward pass: much less memory, about a third more time"""
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        whole_image = self.lock_image and not self.lock_image_unlocked_groups
+        if whole_image and self.lock_text and not self.lock_text_unlocked_layers:
+            raise OptionError("--lock-image and --lock-text leave nothing to train; unlock groups or layers of one of them")
+        if (self.lock_image_unlocked_groups and not self.lock_image) or (self.lock_text_unlocked_layers and not self.lock_text):
+            raise OptionError("groups and layers are unlocked in a locked tower: add --lock-image or --lock-text")
 
 
 def run(options: Options) -> DualEncoder:
@@ -61,6 +79,12 @@ def run(options: Options) -> DualEncoder:
     encoder = DualEncoder.load(options.model)
     if options.contrastive.loss == "sigmoid" and encoder.logit_bias is None:
         encoder.add_logit_bias()
+    if options.lock_image:
+        encoder.model.lock_image_tower(unlocked_groups=options.lock_image_unlocked_groups, freeze_bn_stats=True)
+    if options.lock_text:
+        encoder.model.lock_text_tower(unlocked_layers=options.lock_text_unlocked_layers)
+    if options.grad_checkpointing:
+        encoder.model.set_grad_checkpointing(True)
     save_config(options.out, "pretrain/clip", options)
     return train(
         ClipObjective(encoder, options.contrastive),

@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 CLIP_CONTEXT_TOKENS = 77
-LONG_CONTEXT_TOKENS = 248  # Long-CLIP, arXiv:2403.15378
+
 SPECIAL_TOKENS = 2  # start and end of text
 
 
