@@ -6,40 +6,39 @@ RUN/export/         the trained model in open_clip's layout
 """
 
 import json
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration, set_seed
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from accelerate.utils import set_seed
 from torch import Tensor
 
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.loader import Batch, LoaderConfig, train_batches
-from rsvl_data.shards import Dataset, write_atomically
+from rsvl_data.shards import Dataset
 from rsvl_pretrain.accumulate import CachedBatch
 from rsvl_pretrain.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from rsvl_pretrain.engine import Precision, make_accelerator
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives import ClipObjective
 from rsvl_pretrain.optim import OptimConfig, learning_rate, make_optimizer, set_learning_rate
+from rsvl_pretrain.run_log import RunLog
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP, arXiv:2103.00020, section 2.5
 Evaluator = Callable[[DualEncoder], Mapping[str, float]]
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     steps: int = 1000
     """optimizer steps in all"""
-    precision: Literal["fp32", "amp_bf16"] = "fp32"
+    precision: Precision = "fp32"
     """of the forward pass; weights and losses stay in fp32"""
     accum_freq: int = 1
     """pieces in which each process embeds its part of the batch, for batches that do not fit; every sample still meets all others"""
@@ -77,13 +76,13 @@ def train(
     """
     optim = replace(optim, warmup=min(optim.warmup, max(config.steps // 10, 1)))
     set_seed(seed)
-    accelerator = _make_accelerator(config, out)
+    accelerator = make_accelerator(config.precision, config.trackers, out)
     model, optimizer = accelerator.prepare(objective, make_optimizer(objective, optim))
     encoder = objective.encoder
     identity = _identity(objective, dataset.sha256(split), config, optim, loader, seed)
     checkpoint = find_checkpoint(out, resume)
     done = load_checkpoint(accelerator, checkpoint, json.loads(json.dumps(identity))) if checkpoint else 0
-    metrics = _Metrics(accelerator, out / "metrics.jsonl", done, config.steps)
+    metrics = RunLog(accelerator, out / "metrics.jsonl", done, config.steps)
     batches = train_batches(
         dataset,
         split,
@@ -132,18 +131,6 @@ def _identity(
         "batch_size": loader.batch_size,
         "precision": config.precision,
     }
-
-
-def _make_accelerator(config: TrainConfig, out: Path) -> Accelerator:
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),  # without it accelerate does not see torchrun's other processes on a CPU
-        mixed_precision={"fp32": "no", "amp_bf16": "bf16"}[config.precision],
-        log_with=list(config.trackers) or None,
-        project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "tracking")),
-    )
-    if config.trackers:
-        accelerator.init_trackers("rsvl")
-    return accelerator
 
 
 def _train_step(
@@ -200,44 +187,3 @@ def _evaluate(encoder: DualEncoder, evaluators: Mapping[str, Evaluator]) -> dict
         values = {f"{prefix}/{name}": value for prefix, run in evaluators.items() for name, value in run(encoder).items()}
         encoder.train(was_training)
     return values
-
-
-class _Metrics:
-    """metrics.jsonl, the trackers and the progress bar. A resumed run drops the lines after its checkpoint first."""
-
-    def __init__(self, accelerator: Accelerator, path: Path, done: int, steps: int):
-        self.accelerator, self.path = accelerator, path
-        columns = (
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, disable=not accelerator.is_main_process, transient=True)
-        self.task = self.bar.add_task("", total=steps, completed=done)
-        if accelerator.is_main_process:
-            lines = path.read_text().splitlines(keepends=True) if path.exists() and done else []
-            write_atomically(path, "".join(line for line in lines if _step_of(line) <= done).encode())
-
-    def __enter__(self) -> None:
-        self.bar.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def write(self, step: int, values: Mapping[str, Any]) -> None:
-        if self.accelerator.is_main_process:
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
-        self.accelerator.log(dict(values), step=step)
-        shown = f"loss {values['loss/total']:.3f} {values['samples_per_s']:.0f} samples/s" if "loss/total" in values else None
-        self.bar.update(self.task, completed=step, description=shown)
-
-
-def _step_of(line: str) -> float:
-    """Infinity for a line that a kill cut short."""
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return math.inf
