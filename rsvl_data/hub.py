@@ -3,50 +3,47 @@
 `datasets` infers a schema from the first samples and fails on records that differ, so the schema is declared,
 generated from `Sample`: a field added there is declared here without a further line.
 
-`datasets` takes a second to import and is needed once, at the end of a build, so it is imported there and not in every worker.
+It is written in the form that `datasets.Features` has in YAML, without `datasets`, which takes a second to import.
 """
 
 import json
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
 
 from rsvl_data.sample import Sample
 
-if TYPE_CHECKING:
-    import datasets
-
 _SIZES = [("n<1K", 10**3), ("1K<n<10K", 10**4), ("10K<n<100K", 10**5), ("100K<n<1M", 10**6), ("1M<n<10M", 10**7)]
 _VALUES: dict[Any, str] = {str: "string", int: "int64", float: "float64", bool: "bool"}
 
 
-def record_features(image_suffix: str, with_mask: bool) -> "datasets.Features":
+def record_features(image_suffix: str, with_mask: bool) -> list[dict[str, Any]]:
     """The columns `datasets` shows: the image, the default caption, the record, and the mask where there is one."""
-    import datasets
-
-    columns: dict[str, Any] = {image_suffix: datasets.Image(), "json": _feature(Sample), "txt": datasets.Value("string")}
+    columns: dict[str, Any] = {image_suffix: {"dtype": "image"}, "json": _feature(Sample), "txt": {"dtype": "string"}}
     if with_mask:
-        columns["mask.png"] = datasets.Image()
-    return datasets.Features({**columns, "__key__": datasets.Value("string"), "__url__": datasets.Value("string")})
+        columns["mask.png"] = {"dtype": "image"}
+    columns |= {"__key__": {"dtype": "string"}, "__url__": {"dtype": "string"}}
+    return [{"name": name, **feature} for name, feature in columns.items()]
 
 
-def _feature(annotation: Any) -> Any:
-    import datasets
-
+def _feature(annotation: Any) -> dict[str, Any]:
+    """With one item: a dtype, a struct (a list of named features) or a list (what each of its members is)."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
         return _feature(next(argument for argument in arguments if argument is not NoneType))
     if origin is Literal:
-        return datasets.Value("string")
+        return {"dtype": "string"}
     if origin is dict:
-        return datasets.Json()  # names of scores are open
+        return {"dtype": "json"}  # names of scores are open
     if origin in (list, tuple):
-        return datasets.List(_feature(arguments[0]))
+        member = _feature(arguments[0])
+        return {"list": member.get("dtype") or member.get("struct") or member}
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return {name: _feature(field.annotation) for name, field in annotation.model_fields.items() if not field.exclude}
-    return datasets.Value(_VALUES[annotation])
+        fields = annotation.model_fields.items()
+        return {"struct": [{"name": name, **_feature(field.annotation)} for name, field in fields if not field.exclude]}
+    return {"dtype": _VALUES[annotation]}
 
 
 def dataset_readme(manifest: dict[str, Any]) -> str:
@@ -65,7 +62,7 @@ def dataset_readme(manifest: dict[str, Any]) -> str:
             }
         ],
         "dataset_info": {
-            "features": record_features(manifest["image"], manifest["mask"] is not None)._to_yaml_list(),
+            "features": record_features(manifest["image"], manifest["mask"] is not None),
             "splits": [
                 {
                     "name": split,

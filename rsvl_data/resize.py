@@ -1,8 +1,8 @@
 """Pixels of another size, near to what img2dataset's OpenCV makes (area filter down, Lanczos up) and quicker.
 
-Down: torch's antialiased bicubic filter, which is vectorised and gives the same bytes on every CPU; 1.4 grey levels from the area filter
-in the mean, on aerial photographs. Pillow's filters come nearer (0.7) and take three times as long. A JPEG at least twice as large as is
-wanted is halved while it is decoded (libjpeg's scaled inverse DCT): half the time, and still 1.5 grey levels.
+Down: the antialiased bicubic filter of `shrink`; 1.4 grey levels from the area filter in the mean, on aerial photographs. Pillow's filters
+come nearer (0.7) and take twice as long. A JPEG at least twice as large as is wanted is halved while it is decoded (libjpeg's scaled
+inverse DCT): half the time, and still 1.5 grey levels.
 Up: Pillow's Lanczos.
 """
 
@@ -11,6 +11,7 @@ import simplejpeg
 from PIL import Image
 
 from rsvl_data.image_form import Placement
+from rsvl_data.shrink import shrink
 
 _WHITE = 255
 
@@ -39,7 +40,9 @@ def place(pixels: np.ndarray, placement: Placement, factor: int = 1) -> np.ndarr
         shown = Image.fromarray(pixels).resize((x1 - x0, y1 - y0), Image.Resampling.LANCZOS, box=placement.shown_in_source)
         return _padded(np.asarray(shown), placement, _WHITE)
     if pixels.shape[:2] != (placement.picture_height, placement.picture_width):
-        pixels = _shrunk(pixels, placement, factor)
+        # The scale counts from the whole picture: a division by `factor` was rounded up, and its last pixel is only in part one.
+        rows_per_row, columns_per_column = (1 / (part * factor) for part in (placement.scale_y, placement.scale_x))
+        pixels = shrink(pixels, (placement.picture_height, placement.picture_width), (rows_per_row, columns_per_column))
     return _padded(pixels[y0:y1, x0:x1], placement, _WHITE)
 
 
@@ -51,17 +54,6 @@ def place_mask(ids: np.ndarray, placement: Placement, ignore_index: int) -> np.n
     rows = ((np.arange(y0, y1) + 0.5) / placement.scale_y).astype(int)
     columns = ((np.arange(x0, x1) + 0.5) / placement.scale_x).astype(int)
     return _padded(ids[np.ix_(rows, columns)], placement, ignore_index)
-
-
-def _shrunk(pixels: np.ndarray, placement: Placement, factor: int) -> np.ndarray:
-    import torch  # here, since it takes seconds: only who resizes pays for them
-
-    # The scale counts from the whole picture: a division by `factor` was rounded up, and its last pixel is only in part one.
-    # A hair more, so that the number of pixels, which is rounded down, does not become one less.
-    scale = tuple(part * factor * (1 + 1e-9) for part in (placement.scale_y, placement.scale_x))
-    channels_last = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
-    shrunk = torch.nn.functional.interpolate(channels_last, scale_factor=scale, mode="bicubic", antialias=True)
-    return shrunk[0].permute(1, 2, 0).numpy()[: placement.picture_height, : placement.picture_width]
 
 
 def _padded(shown: np.ndarray, placement: Placement, value: int) -> np.ndarray:

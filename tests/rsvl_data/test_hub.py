@@ -41,8 +41,18 @@ def test_load_dataset_takes_mixed_records(tmp_path):
             assert row["json"]["scores"] == sample.scores
 
 
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_datasets_would_write_the_same_features(with_mask):
+    """In the same order, so `datasets` reads every line of them."""
+    features = record_features("jpg", with_mask)
+    assert datasets.Features._from_yaml_list(features)._to_yaml_list() == features
+
+
 def test_every_field_of_the_record_is_declared():
-    features = record_features("jpg", with_mask=True)
+    features = datasets.Features._from_yaml_list(record_features("jpg", with_mask=True))
     assert {"jpg", "json", "txt", "mask.png", "__key__", "__url__"} == set(features)
     assert {"key", "captions", "regions", "geo", "provenance", "scores", "label"} <= set(features["json"])
     assert "image" not in features["json"]
+    assert features["json"]["regions"].feature["area_px"] == datasets.Value("float64")
+    assert features["json"]["geo"]["footprint"] == datasets.List(datasets.List(datasets.Value("float64")))
+    assert features["json"]["scores"] == datasets.Json()
