@@ -1,15 +1,20 @@
 """The only file that knows an executor: datatrove's, for tasks on this machine."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import TypeVar
 
 import loguru
 from datatrove.executor import LocalPipelineExecutor
@@ -19,10 +24,14 @@ from multiprocess.reduction import ForkingPickler
 
 from rsvl_data.errors import RsvlError
 
+T = TypeVar("T")
+_BATCH, _BATCHES_WAITING = 16, 256
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
 
 def start_importing(*modules: str) -> None:
-    """Tell the process that workers are forked from to import these now, beside whatever comes before the work. Torch takes seconds, and
-    would take them in every worker."""
+    """Tell the process that workers are forked from to import these now, beside whatever comes before the work, and once for all of
+    them."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", "rsvl_data.pipeline", *modules])
     forkserver.ensure_running()
@@ -46,6 +55,38 @@ def run_tasks(steps: list[PipelineStep], tasks: int, workers: int, logging_dir: 
         raise
     finally:
         loguru.logger.enable("datatrove")
+
+
+@contextmanager
+def working_ahead(work: Callable[[T], object], workers: int) -> Iterator[Callable[[T], None]]:
+    """Other processes do `work`, which can be pickled, on what the function in the block is given; it never waits for them.
+
+    This is for work that is only worth doing early: what is not begun when the block ends, what comes when too much is waiting, and
+    what fails is left undone, without a word.
+    """
+    context = multiprocessing.get_context("forkserver")
+    room = threading.Semaphore(_BATCHES_WAITING)
+    batch: list[T] = []
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
+
+        def give(thing: T) -> None:
+            batch.append(thing)
+            if len(batch) < _BATCH:  # one message for each would cost the giver more than it saves
+                return
+            if room.acquire(blocking=False):
+                with suppress(BrokenProcessPool):
+                    pool.submit(_each, work, tuple(batch)).add_done_callback(lambda _: room.release())
+            batch.clear()
+
+        try:
+            yield give
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _each(work: Callable[[T], object], batch: Sequence[T]) -> None:
+    for thing in batch:
+        work(thing)
 
 
 class _LocalExecutor(LocalPipelineExecutor):
@@ -82,6 +123,7 @@ def _run_task(executor: bytes, rank: int) -> None:
 def _begin_worker() -> None:
     """A worker ends with its parent, however that ends: else it would go on writing beside the workers of the next run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    _keep_freed_memory()
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -90,3 +132,13 @@ def _begin_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _keep_freed_memory() -> None:
+    """Pixels of one image after the other: giving their memory back to the kernel each time costs as much as decoding them.
+
+    glibc's mallopt (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD); other systems have none, or another meaning of its numbers.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_TRIM_THRESHOLD, 256 * 1024 * 1024)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 * 1024 * 1024)

@@ -18,9 +18,10 @@ from recipes.config import save_config
 from rsvl_data.downloading.download import describe, download, is_downloaded
 from rsvl_data.downloading.fetch_many import DownloadOptions
 from rsvl_data.errors import OptionError
-from rsvl_data.executor import start_importing
+from rsvl_data.executor import start_importing, working_ahead
 from rsvl_data.geo_facts import add_geo_facts
 from rsvl_data.pipeline import BuildOptions, build
+from rsvl_data.prepared_images import PreparedImages
 from rsvl_data.shards import Dataset
 from rsvl_data.sources.url_table import UrlTable
 
@@ -38,8 +39,9 @@ class Options(SourceOptions, BuildOptions):
 
 def run(options: Options) -> Dataset | None:
     if options.workers > 1 and not options.dry_run:
-        start_importing("rsvl_data.sources", *(["torch"] if options.image.resize != "no" else []))
-    source = options.open({"url-table": {"fetch": partial(_fetch, options)}})
+        start_importing("rsvl_data.sources")
+    prepared = PreparedImages(options.out / ".build" / "prepared", options.image)
+    source = options.open({"url-table": {"fetch": partial(_fetch, options, prepared), "prepared": prepared}})
     if options.dry_run and isinstance(source, UrlTable):
         return None
     dataset = build(source, [add_geo_facts(options.geo)], options, recipe="data/import", image_suffix=options.image.suffix)
@@ -48,8 +50,8 @@ def run(options: Options) -> Dataset | None:
     return dataset
 
 
-def _fetch(options: Options, table: Path) -> Path | None:
-    """The folder of its download, which a dry run only describes."""
+def _fetch(options: Options, prepared: PreparedImages, table: Path) -> Path | None:
+    """The folder of its download, which a dry run only describes. What arrives is prepared for the build by its workers."""
     out = options.out.resolve()
     folder = options.downloads or out.with_name(out.name + ".downloads")
     if folder.resolve().is_relative_to(out):
@@ -59,7 +61,11 @@ def _fetch(options: Options, table: Path) -> Path | None:
     if options.dry_run:
         print(describe(table, options.download))
         return None
-    download(table, folder, options.download)
+    if options.workers == 1 or options.limit:  # a limit picks images only when all are known
+        download(table, folder, options.download)
+    else:
+        with working_ahead(prepared.prepare, options.workers) as prepare:
+            download(table, folder, options.download, arrived=prepare)
     return folder
 
 
