@@ -15,8 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import tyro
-
 from rsvl_data.errors import OptionError, RsvlError
 
 RECIPES = Path(__file__).parent
@@ -93,6 +91,8 @@ def run_recipe(words: list[str]) -> int:
             text = (RECIPES / f"{name}.py").read_text()
             print(f"  {name:<18} {(ast.get_docstring(ast.parse(text)) or '').splitlines()[0]}")
         return 0
+    import tyro  # here, since this file is run again in every worker process
+
     name, *rest = words
     module = recipe_module(name)
     default: Any = tyro.MISSING_NONPROP
@@ -119,6 +119,8 @@ def _group(name: str, module: str) -> Callable[[list[str]], int]:
     """A group of verbs: the functions that `module.VERBS` names; their signatures are the options."""
 
     def run(words: list[str]) -> int:
+        import tyro
+
         verbs = importlib.import_module(module).VERBS
         if not words or words[0] in ("--help", "-h"):
             for verb, function in verbs.items():

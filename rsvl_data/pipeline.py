@@ -151,7 +151,7 @@ def _plan(entries: list[Entry], options: BuildOptions) -> dict[str, bytes]:
         num_shards = -(-len(chosen) // per_shard)
         for index in range(num_shards):
             part = chosen[index * len(chosen) // num_shards : (index + 1) * len(chosen) // num_shards]
-            plan[f"{split}-{index:05d}"] = "".join(json.dumps(asdict(entry)) + "\n" for entry in part).encode()
+            plan[f"{split}-{index:05d}"] = "".join(json.dumps(vars(entry)) + "\n" for entry in part).encode()
     return plan
 
 

@@ -10,7 +10,7 @@ for the build to meet and to say.
 import hashlib
 import json
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rsvl_data.image_form import ImageForm, Placement
@@ -53,7 +53,7 @@ def _packed(stored: StoredImage) -> bytes:
         "width": stored.width,
         "height": stored.height,
         "reencoded": stored.reencoded,
-        "placement": astuple(stored.placement),
+        "placement": list(vars(stored.placement).values()),
         "orientation": stored.orientation,
     }
     return json.dumps([facts, hashlib.sha256(content).hexdigest()]).encode() + b"\n" + content

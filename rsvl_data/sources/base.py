@@ -4,6 +4,7 @@ import errno
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -103,12 +104,17 @@ def locate_inside(root: Path, relative: str, entry_id: str) -> Path | Dropped:
     the name."""
     try:
         path = root / relative
-        if not path.resolve().is_relative_to(root.resolve()):
+        if not path.resolve().is_relative_to(_resolved(root)):
             return Dropped(entry_id, "path_outside", f"{relative[:200]!r} leads out of {root}")
         path.lstat()
     except (OSError, ValueError, RuntimeError) as error:
         return _no_file(error, relative, entry_id)
     return path
+
+
+@lru_cache(maxsize=8)  # the same folder for all images of a source; every part of its path is a question to the system
+def _resolved(root: Path) -> Path:
+    return root.resolve()
 
 
 def read_inside(root: Path, relative: str, entry_id: str) -> bytes | Dropped:

@@ -4,7 +4,8 @@ The image column is the one of type Image; a ClassLabel, or a column of words ca
 position come from the columns of `hub_rows`, those of KEY.json too where the dataset is made of tars. Splits are the dataset's own, the
 licence is that of its README.md.
 
-`datasets` takes a second to import, so it is imported where such a dataset is opened and not with every other kind of source.
+`datasets` and `huggingface_hub` take a second to import, so they are imported where such a dataset is opened and not with every other
+kind of source.
 """
 
 import logging
@@ -13,9 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
 
 from rsvl_data.errors import DataError
 from rsvl_data.image_form import DEFAULT_FORM, ImageForm
@@ -97,6 +95,9 @@ def _image_column(rows: "datasets.Dataset", name: str) -> str:
 
 def _card(id: str) -> DatasetCard:
     """Of a local folder, or of the Hub. Without a network nothing is known."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
     try:
         local = Path(id).is_dir()
         return DatasetCard.read(Path(id) / "README.md" if local else Path(hf_hub_download(id, "README.md", repo_type="dataset")))

@@ -47,5 +47,5 @@ def test_a_readme_that_cannot_be_had(monkeypatch, caplog):
     def refuse(*args, **options):
         raise OSError("no network")
 
-    monkeypatch.setattr(hugging_face, "hf_hub_download", refuse)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
     assert hugging_face._card("org/name").licence is None and "no network" in caplog.text
