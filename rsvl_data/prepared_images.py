@@ -28,8 +28,12 @@ class PreparedImages:
             content = image.read_bytes()
             stored = to_stored(content, self.form)
             path = self._path(content)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_packed(stored))
+            packed = _packed(stored)
+            try:
+                path.write_bytes(packed)
+            except FileNotFoundError:  # once a folder; asking before each file would cost more
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(packed)
 
     def take(self, content: bytes) -> StoredImage | None:
         """Of an image as it came, once: its file is removed, so that a build needs no room for two copies of a dataset."""
