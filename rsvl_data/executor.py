@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from copy import deepcopy
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,15 +27,27 @@ from rsvl_data.errors import RsvlError
 
 T = TypeVar("T")
 _BATCH, _BATCHES_WAITING = 16, 256
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"  # of NumPy's wheels, read when NumPy is loaded
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def start_importing(*modules: str) -> None:
     """Tell the process that workers are forked from to import these now, beside whatever comes before the work, and once for all of
     them."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "rsvl_data.pipeline", *modules])
-    forkserver.ensure_running()
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", "rsvl_data.pipeline", *modules])
+    _forkserver_context()
+
+
+def _forkserver_context() -> ForkServerContext:
+    """Of workers that share no matrix product among threads: the other cores have workers of their own."""
+    before = os.environ.get(_BLAS_THREADS)
+    os.environ[_BLAS_THREADS] = before or "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ[_BLAS_THREADS]
+    return multiprocessing.get_context("forkserver")
 
 
 def run_tasks(steps: list[PipelineStep], tasks: int, workers: int, logging_dir: Path) -> None:
@@ -64,7 +77,7 @@ def working_ahead(work: Callable[[T], object], workers: int) -> Iterator[Callabl
     This is for work that is only worth doing early: what is not begun when the block ends, what comes when too much is waiting, and
     what fails is left undone, without a word.
     """
-    context = multiprocessing.get_context("forkserver")
+    context = _forkserver_context()
     room = threading.Semaphore(_BATCHES_WAITING)
     batch: list[T] = []
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
@@ -100,8 +113,7 @@ class _LocalExecutor(LocalPipelineExecutor):
                 deepcopy(self)._run_for_rank(rank)
             return
         task = bytes(ForkingPickler.dumps(self))  # datatrove's own way: stages are closures, which pickle cannot send
-        context = multiprocessing.get_context("forkserver")
-        with ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin_worker) as pool:
+        with ProcessPoolExecutor(self.workers, mp_context=_forkserver_context(), initializer=_begin_worker) as pool:
             try:
                 for finished in as_completed([pool.submit(_run_task, task, rank) for rank in ranks]):
                     finished.result()

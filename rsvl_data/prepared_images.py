@@ -46,7 +46,9 @@ class PreparedImages:
         return _unpacked(packed, content)
 
     def _path(self, content: bytes) -> Path:
-        name = hashlib.sha256(f"{self.form}\0".encode() + content).hexdigest()
+        digest = hashlib.sha256(f"{self.form}\0".encode())
+        digest.update(content)
+        name = digest.hexdigest()
         return self.folder / name[:2] / name
 
 

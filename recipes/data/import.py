@@ -3,7 +3,7 @@
 rsvl run data/import --source MY_IMAGES --out DATASET
 
 `--format` names what it is; `auto` finds out. docs/formats.md lists what is read. A table of URLs is downloaded first, into a folder of its
-own (`--downloads`); `rsvl run data/download` asks again for what failed.
+own (`--downloads`), while what has arrived is resized and coded; `rsvl run data/download` asks again for what failed.
 """
 
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ class Options(SourceOptions, BuildOptions):
 
 def run(options: Options) -> Dataset | None:
     if options.workers > 1 and not options.dry_run:
-        start_importing("rsvl_data.sources")
+        start_importing("rsvl_data.sources", "rsvl_data.geo_facts")
     prepared = PreparedImages(options.out / ".build" / "prepared", options.image)
     source = options.open({"url-table": {"fetch": partial(_fetch, options, prepared), "prepared": prepared}})
     if options.dry_run and isinstance(source, UrlTable):

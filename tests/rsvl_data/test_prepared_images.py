@@ -98,12 +98,15 @@ def note(path):
         raise RuntimeError("a bug")
     if path.name == "killed":
         os._exit(1)
-    path.write_text(str(os.getpid()))
+    path.write_text(f"{os.getpid()} {os.environ['OPENBLAS_NUM_THREADS']}")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_forkserver():
-    start_importing()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+        start_importing()
+        yield
 
 
 def test_others_work_and_nobody_waits_for_what_is_not_begun(tmp_path):
@@ -115,7 +118,8 @@ def test_others_work_and_nobody_waits_for_what_is_not_begun(tmp_path):
             time.sleep(0.02)
     done = list(tmp_path.iterdir())
     assert len(done) == 96  # the last four make no batch
-    assert str(os.getpid()) not in {path.read_text() for path in done}
+    processes, threads = zip(*(path.read_text().split() for path in done), strict=True)
+    assert str(os.getpid()) not in processes and set(threads) == {"1"} and "OPENBLAS_NUM_THREADS" not in os.environ
 
 
 @pytest.mark.parametrize("name", ["bad", "killed"])
