@@ -17,3 +17,10 @@ def test_a_command_is_measured_with_its_children():
 def test_a_command_that_fails_says_what_it_wrote():
     with pytest.raises(RuntimeError, match=r"(?s)status 3.*no such list"):
         measure_command([sys.executable, "-c", "import sys; print('no such list'); sys.exit(3)"])
+
+
+def test_the_cpu_time_of_an_orphan_counts():
+    orphan = "import time; end = time.process_time() + 0.6\nwhile time.process_time() < end: pass"
+    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {orphan!r}]); time.sleep(3)"
+    lazy = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}.replace('time.sleep(3)', 'sys.exit()')]); import time; time.sleep(3)"
+    assert measure_command([sys.executable, "-c", lazy])["cpu_seconds"] > 0.6
