@@ -53,13 +53,13 @@ class Options:
     """any open_clip architecture"""
     batch_size: int = 16
     """samples a step"""
-    steps: int = 20
-    """in each process; the first two are not timed"""
+    steps: tuple[int, ...] = (20, 6, 6)
+    """in each process, for each of `cases`; the first two are not timed"""
     size_px: int = 512
     """side of the stored images of the shards"""
     cases: tuple[Case, ...] = ("memory-fp32", "memory-bf16", "shards-fp32")
     """what is compared; see above"""
-    rounds: tuple[int, ...] = (3, 1, 3)
+    rounds: tuple[int, ...] = (2, 1, 2)
     """of both trainers in turn, for each of `cases`"""
     threads: int = os.cpu_count() or 1
     """of torch, in both trainers"""
@@ -67,18 +67,21 @@ class Options:
     """peer and ours are what the benchmark runs in processes of their own, on the first of `cases`"""
 
     def __post_init__(self) -> None:
-        if len(self.rounds) != len(self.cases):
-            raise OptionError(f"--rounds {self.rounds} must give one number for each of --cases {self.cases}")
-        if self.steps < 4 or self.steps % NUM_WORKERS or self.batch_size * self.steps % NUM_SHARDS:
+        if not len(self.rounds) == len(self.steps) == len(self.cases):
             raise OptionError(
-                f"--steps {self.steps} of --batch-size {self.batch_size}: an epoch of this many steps must fill {NUM_SHARDS} equal "
-                f"shards and {NUM_WORKERS} workers, and 4 steps are the fewest"
+                f"--rounds {self.rounds} and --steps {self.steps} must give one number for each of --cases {self.cases}"
             )
+        for steps in self.steps:
+            if steps < 4 or steps % NUM_WORKERS or self.batch_size * steps % NUM_SHARDS:
+                raise OptionError(
+                    f"--steps {steps} of --batch-size {self.batch_size}: an epoch of this many steps must fill {NUM_SHARDS} equal shards "
+                    f"and {NUM_WORKERS} workers, and 4 steps are the fewest"
+                )
 
 
-def make_dataset(options: Options) -> Dataset:
-    """Procedural scenes, one caption each; as many as `options.steps` batches take."""
-    per_shard = -(-options.batch_size * options.steps // NUM_SHARDS)
+def make_dataset(options: Options, steps: int) -> Dataset:
+    """Procedural scenes, one caption each: an epoch of this many steps."""
+    per_shard = options.batch_size * steps // NUM_SHARDS
     root = options.data / f"{NUM_SHARDS}x{per_shard}-{options.size_px}px"
     if not (root / "manifest.json").is_file():
         texts = captions(NUM_SHARDS * per_shard)
@@ -140,13 +143,14 @@ def run_role(options: Options) -> None:
     from rsvl_pretrain.model import DualEncoder
 
     torch.set_num_threads(options.threads)
-    source, precision = options.cases[0].split("-")
-    course = Course(options.model, options.batch_size, options.steps, precision="fp32" if precision == "fp32" else "amp_bf16")
+    (case,), (steps,) = options.cases, options.steps
+    source, precision = case.split("-")
+    course = Course(options.model, options.batch_size, steps, precision="fp32" if precision == "fp32" else "amp_bf16")
     seen: list[torch.Tensor] = []
     clock = Clock(course, lambda batch: seen.append((batch[1] if options.role == "peer" else batch.tokens).clone()))
     encoder = DualEncoder.load(options.model)
-    dataset = make_dataset(options) if source == "shards" else None
-    batches = [] if dataset else random_batches(course, encoder.tokenizer, options.steps, encoder.preprocess.size)
+    dataset = make_dataset(options, steps) if source == "shards" else None
+    batches = [] if dataset else random_batches(course, encoder.tokenizer, steps, encoder.preprocess.size)
     if options.role == "peer":
         normalised = [(encoder.preprocess.normalize(batch.images), batch.tokens) for batch in batches]
         losses = train_with_open_clip(course, open_clip_batches(options, dataset) if dataset else normalised, clock)
@@ -166,18 +170,19 @@ def run_role(options: Options) -> None:
     )
 
 
-def compare(options: Options, case: Case, rounds: int) -> dict[str, Any]:
+def compare(options: Options, case: Case, steps: int, rounds: int) -> dict[str, Any]:
     def contender(role: str) -> measure.Measured:
-        told = ("peer_path", "data", "model", "batch_size", "steps", "size_px", "threads")
+        told = ("peer_path", "data", "model", "batch_size", "size_px", "threads")
         arguments = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in told]
         path_first = options.peer_path if role == "peer" and case.startswith("shards") else None
-        arguments += ["--role", role, "--cases", case, "--rounds", "1"]
+        arguments += ["--role", role, "--cases", case, "--steps", str(steps), "--rounds", "1"]
         return measure.measure_in_fresh_process(__file__, arguments, path_first=path_first)
 
     found = measure.alternate({"peer": lambda: contender("peer"), "ours": lambda: contender("ours")}, rounds)
     differences = [check_agreement(case, each["peer"], each["ours"]) for each in found]
     result: dict[str, Any] = {
         "case": case,
+        "steps": steps,
         "rounds": rounds,
         "ratio": measure.median_and_range([each["ours"]["samples_per_s"] / each["peer"]["samples_per_s"] for each in found]),
         "smallest_ratio": SMALLEST_RATIO[case],
@@ -210,13 +215,14 @@ def main(options: Options) -> int:
         run_role(options)
         return 0
     load = os.getloadavg()[0]
-    if any(case.startswith("shards") for case in options.cases):
-        make_dataset(options)
-    cases = [compare(options, case, rounds) for case, rounds in zip(options.cases, options.rounds, strict=True)]
+    for case, steps in zip(options.cases, options.steps, strict=True):
+        if case.startswith("shards"):
+            make_dataset(options, steps)
+    cases = [compare(options, *told) for told in zip(options.cases, options.steps, options.rounds, strict=True)]
     for each in cases:
         print(f"{each['case']}: ratio {each['ratio']['median']:.2f} ({each['ratio']['low']:.2f} to {each['ratio']['high']:.2f})")
     missed = [each["case"] for each in cases if each["ratio"]["median"] < each["smallest_ratio"]]
-    names = ("model", "batch_size", "steps", "size_px", "threads")
+    names = ("model", "batch_size", "size_px", "threads")
     setting = {name: getattr(options, name) for name in names} | {"workers": NUM_WORKERS}
     result = {"load_average_at_start": load, "setting": setting, "missed": missed, "cases": cases}
     measure.write_result(options.out, "train_step", result)
