@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import training_tables
 from evaluation.result import Result
 from evaluation.wording import interval_text, metric_words, value_text
 
@@ -157,9 +158,10 @@ def contrastive_loss_section() -> str:
         )
     setting, case = result["setting"], result["cases"][0]
     worst = max(case["largest_gradient_difference"] for case in result["cases"])
+    rounds = ", ".join(dict.fromkeys(str(case["rounds"]) for case in result["cases"]))
     about = (
         f"Forward and backward of the CLIP loss, {setting['dim']} wide, float32, {setting['threads']} threads; open_clip "
-        f"{case['peer']['versions']['open_clip_torch']} and ours in turn, {case['rounds']} rounds. Memory is what the process grew by. "
+        f"{case['peer']['versions']['open_clip_torch']} and ours in turn, {rounds} rounds. Memory is what the process grew by. "
         f"Gradients differ by {worst:.0e} of the largest. {machine(result)}"
     )
     return "\n".join(["## Contrastive loss", "", about, "", *rows])
@@ -195,6 +197,10 @@ _OPTIONAL = {
     "shard_read.json": shard_read_section,
     "ingest.json": ingest_section,
     "contrastive_loss.json": contrastive_loss_section,
+    **{
+        name: lambda name=name, section=section: section(load(name), machine(load(name)))
+        for name, section in training_tables.SECTIONS.items()
+    },
     "captioning.json": captioning_section,
     "captions_by_rule.json": captions_by_rule_section,
 }

@@ -16,12 +16,13 @@ from unittest import mock
 
 import open_clip
 import torch
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from benchmarks.remote_sensing_captions import captions
 from rsvl_data.loader import Batch, LoaderConfig
 from rsvl_pretrain.engine import Precision
-from rsvl_pretrain.model import DualEncoder
+from rsvl_pretrain.model import CONFIG_FOLDER, DualEncoder
 from rsvl_pretrain.objectives import ClipObjective
 from rsvl_pretrain.optim import OptimConfig
 from rsvl_pretrain.train import TrainConfig, train
@@ -115,7 +116,8 @@ def repeated(batches: list[Batch]) -> Iterator[Batch]:
 
 
 def new_model(course: Course) -> Any:
-    """open_clip's model with the weights of seed 0, those `our_losses` begins with as well."""
+    """open_clip's model with the weights of seed 0, those that `train_with_ours` begins with as well."""
+    open_clip.add_model_config(CONFIG_FOLDER)
     torch.manual_seed(0)
     model = open_clip.create_model(course.model, precision=course.precision, device=course.device, output_dict=True)
     if course.grad_checkpointing:
@@ -123,11 +125,9 @@ def new_model(course: Course) -> Any:
     return model
 
 
-def train_with_open_clip(
-    course: Course, data: Data, clock: Clock, *, model: Any = None, after: Callable[[Any], None] | None = None
-) -> list[float]:
+def train_with_open_clip(course: Course, data: Data, clock: Clock, *, model: Any = None) -> list[float]:
     """The loss of each step. What `open_clip_train.main` would make of our options: AdamW in two groups, cosine with warm-up,
-    clipping. `after` sees the model when all is done."""
+    clipping. `model` is that of `new_model` when left out."""
     from open_clip_train.scheduler import cosine_lr
     from open_clip_train.train import train_one_epoch
 
@@ -161,8 +161,6 @@ def train_with_open_clip(
     try:
         train_one_epoch(model, {"train": split}, loss, 0, optimizer, None, scheduler, None, args)
     except Finished:
-        if after:
-            after(model)
         return [value.item() for value in losses]
     raise RuntimeError(f"open_clip's trainer asked for fewer than {course.planned_steps} batches")
 
@@ -227,6 +225,7 @@ def train_with_ours(
                 loader=loader or LoaderConfig(course.batch_size),
             )
     except Finished:
+        AcceleratorState._reset_state()  # else the next run in this process could not choose another precision
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         return [line["loss/total"] for line in lines]
     raise RuntimeError(f"our trainer asked for fewer than {course.planned_steps} batches")
