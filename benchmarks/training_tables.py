@@ -13,7 +13,7 @@ def train_step_section(result: Result, machine: str) -> str:
         "shards-fp32": "from the same shards, fp32",
     }
     rows = [
-        "| | ours / open_clip | range | rounds | losses differ by | ours samples/s | open_clip samples/s | peak memory, ours and open_clip |",
+        "| | ours / open_clip | range | rounds | losses differ by | ours samples/s | open_clip samples/s | peak memory of both |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for case in result["cases"]:
@@ -29,9 +29,9 @@ def train_step_section(result: Result, machine: str) -> str:
         rows.append(row(*cells, *rates, peaks))
     setting, versions = result["setting"], result["cases"][0]["peer"]["versions"]
     about = (
-        f"{setting['model']}, {setting['batch_size']} samples a step, captions of published lengths, {setting['threads']} threads: our "
-        f"`train` and open_clip {versions['open_clip_torch']}'s `train_one_epoch` in turn, the same weights and AdamW settings. Shards hold "
-        f"images of {setting['size_px']} px, read by {setting['workers']} workers. {machine}"
+        f"{setting['model']}, {setting['batch_size']} samples a step, captions of published lengths, {setting['threads']} threads: "
+        f"our `train` and open_clip {versions['open_clip_torch']}'s `train_one_epoch` in turn, the same weights and AdamW settings. "
+        f"Shards hold images of {setting['size_px']} px, read by {setting['workers']} workers. {machine}"
     )
     return "\n".join(["## Training step", "", about, "", *rows])
 
@@ -71,10 +71,10 @@ def resume_time_section(result: Result, machine: str) -> str:
         rows.append(row(name, *(f"{seconds[start]['median']:.2f}" if start in seconds else "" for start in starts)))
     setting = result["setting"]
     about = (
-        f"{setting['shards']} shards of {setting['shard_samples']} images of {setting['size_px']} px, batches of {setting['batch_size']}, one "
-        f"worker, {result['rounds']} rounds; accelerate {result['versions']['accelerate']}. At 90 % of an epoch the stream takes "
-        f"{result['peer_over_ours_at_the_last']['peer-stream']['median']:.1f} times as long as ours. The next 100 keys are those of a run that "
-        f"never stopped, with one worker and with two. {machine}"
+        f"{setting['shards']} shards of {setting['shard_samples']} images of {setting['size_px']} px, batches of "
+        f"{setting['batch_size']}, one worker, {result['rounds']} rounds; accelerate {result['versions']['accelerate']}. At 90 % of an "
+        f"epoch the stream takes {result['peer_over_ours_at_the_last']['peer-stream']['median']:.1f} times as long as ours. The next "
+        f"100 keys are those of a run that never stopped, with one worker and with two. {machine}"
     )
     return "\n".join(["## Resuming", "", about, "", *rows])
 
@@ -91,10 +91,10 @@ def distributed_loss_section(result: Result, machine: str) -> str:
         rows.append(row(role, *ratio_cells(found["time_ratio"]), memory, f"{found['grown_mib']['median']:,.0f} MiB", theirs))
     setting = result["setting"]
     about = (
-        f"Forward and backward of the CLIP loss on {setting['ranks']} ranks (gloo) of {setting['batch_size']:,} pairs each, {setting['dim']} "
-        f"wide, float32, one thread a rank; open_clip {result['versions']['open_clip_torch']} with `local_loss` and `gather_with_grad`, "
-        f"{result['rounds']} rounds. Memory is what a rank grew by. Gradients differ by {result['largest_gradient_difference']:.0e} of the "
-        f"largest. {machine}"
+        f"Forward and backward of the CLIP loss on {setting['ranks']} ranks (gloo) of {setting['batch_size']:,} pairs each, "
+        f"{setting['dim']} wide, float32, one thread a rank; open_clip {result['versions']['open_clip_torch']} with `local_loss` and "
+        f"`gather_with_grad`, {result['rounds']} rounds. Memory is what a rank grew by. Gradients differ by "
+        f"{result['largest_gradient_difference']:.0e} of the largest. {machine}"
     )
     return "\n".join(["## Contrastive loss on two ranks", "", about, "", *rows])
 
@@ -123,9 +123,9 @@ def gpu_train_section(result: Result, machine: str) -> str:
         share = f"{100 * each['share_of_ceiling']:.0f} %"
         rows.append(row(where, words[each["variant"]], f"{each['samples_per_s']:,.0f}", f"{each['ratio']:.2f} x", share, peak))
     about = (
-        f"bf16 on one {result['gpu']} (a matrix product reaches {result['matrix_ceiling_tflops']:.0f} TFLOP/s), batches ready in memory, "
-        f"{result['steps'] - 4} steps timed, one run; torch {result['versions']['torch']}, open_clip {result['versions']['open_clip_torch']}. "
-        f"The share counts what each computes: ours leaves the padding of texts out. {machine}"
+        f"bf16 on one {result['gpu']} (a matrix product reaches {result['matrix_ceiling_tflops']:.0f} TFLOP/s), batches ready in "
+        f"memory, {result['steps'] - 4} steps timed, one run; torch {result['versions']['torch']}, open_clip "
+        f"{result['versions']['open_clip_torch']}. The share counts what each computes: ours leaves the padding of texts out. {machine}"
     )
     return "\n".join(["## Training on a GPU", "", about, "", *rows])
 
