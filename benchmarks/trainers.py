@@ -21,6 +21,7 @@ from torch import Tensor
 
 from benchmarks.remote_sensing_captions import captions
 from rsvl_data.loader import Batch, LoaderConfig
+from rsvl_data.shards import Dataset
 from rsvl_pretrain.engine import Precision
 from rsvl_pretrain.model import CONFIG_FOLDER, DualEncoder
 from rsvl_pretrain.objectives import ClipObjective
@@ -195,7 +196,7 @@ def train_with_ours(
     clock: Clock,
     batches: Iterable[Batch] | None = None,
     *,
-    dataset: Any = None,
+    dataset: Dataset | None = None,
     loader: LoaderConfig | None = None,
     prepare: Callable[[DualEncoder], None] | None = None,
 ) -> list[float]:
@@ -218,7 +219,7 @@ def train_with_ours(
         with mock.patch.object(trainer, "train_batches", timed):
             train(
                 ClipObjective(encoder),
-                dataset or SimpleNamespace(sha256=lambda _: "batches in memory"),
+                dataset or Dataset(out, {"shards": []}),
                 out,
                 config=config,
                 optim=course.optim,

@@ -42,7 +42,7 @@ def text_encoding_section(result: Result, machine: str) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         row("open_clip", "", "", "", *_encoding(result["peer"])),
     ]
-    for role, words in (("ours", "padding cut to the batch"), ("sorted", "and texts sorted by length")):
+    for role, words in (("cut", "ours, padding cut"), ("ours", "ours, texts of like lengths together")):
         difference = f"{result['largest_differences'][role]:.0e}"
         rows.append(row(words, *ratio_cells(result["ratios"][role]), difference, *_encoding(result[role])))
     setting = result["setting"]
