@@ -4,11 +4,11 @@
 #     bash benchmarks/gpu.sh            # results in $OUT, or benchmarks/results
 #     bash benchmarks/gpu.sh --smoke    # the same code with tiny sizes, on any machine
 #
-# Needs torch, torchvision, accelerate and what benchmarks/gpu_requirements.txt names. For a machine without a package index, fetch wheels
-# where there is one and unpack them there:
+# Needs torch, torchvision, accelerate, safetensors, pyarrow, rich, timm, jaxtyping and what benchmarks/gpu_requirements.txt names. For a
+# machine without a package index, fetch wheels where there is one and unpack them there:
 #
 #     pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
-#         -d wheels -r benchmarks/gpu_requirements.txt
+#         -d wheels -c constraints.txt -r benchmarks/gpu_requirements.txt
 #     pip install --no-index --no-deps --target site wheels/*.whl && export PYTHONPATH=site
 set -u
 cd "$(dirname "$0")/.."

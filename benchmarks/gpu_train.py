@@ -64,7 +64,7 @@ class Options:
     """samples a step, for each of `models`"""
     steps: int = 14
     """of each variant; the first four are not timed"""
-    budget_s: float = 300
+    budget_s: float = 240
     """no variant is begun after this time"""
     smoke: bool = False
     """the tiny model and nothing of note: shows on any machine that all of it runs"""

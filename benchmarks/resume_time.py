@@ -74,7 +74,7 @@ class Options:
         return -(-CHECKED_SAMPLES // self.batch_size)
 
     def __post_init__(self) -> None:
-        if self.steps_per_epoch * (1 - SHARES[-1]) < self.checked_steps:
+        if self.steps_per_epoch - round(SHARES[-1] * self.steps_per_epoch) < self.checked_steps:
             raise OptionError(
                 f"--shard-samples {self.shard_samples} and --batch-size {self.batch_size}: fewer than {CHECKED_SAMPLES} samples are left "
                 f"after {SHARES[-1]:.0%} of an epoch; give more samples"

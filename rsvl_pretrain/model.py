@@ -63,7 +63,8 @@ class DualEncoder(nn.Module):
 
     def encode_image(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Unit vectors of decoded, resized, not yet normalised images (grey levels 0-255)."""
-        return self.model.encode_image(self.preprocess.normalize(images.to(self.device)), normalize=True)
+        images = images.to(self.device, non_blocking=True)  # from pinned memory nobody waits
+        return self.model.encode_image(self.preprocess.normalize(images), normalize=True)
 
     def encode_tokens(self, tokens: Int[Tensor, "b l"], *, normalize: bool = True) -> Float[Tensor, "b d"]:
         """Embeddings of token ids, unit vectors unless `normalize` is False. Padding after the longest text costs nothing."""

@@ -23,7 +23,9 @@ def encode_without_padding(model: Any, tokens: Int[Tensor, "b l"]) -> Float[Tens
     length = min(-(-num_needed_tokens(model, tokens) // _STEP_TOKENS) * _STEP_TOKENS, tokens.shape[1])
     tower = getattr(model, "text", model)  # open_clip's CLIP holds its text tower's parts itself, CustomTextCLIP as `text`
     whole = length == tokens.shape[1]
-    tokens = tokens[:, :length].to(model.logit_scale.device)
+    tokens = tokens.to(model.logit_scale.device, non_blocking=True)[
+        :, :length
+    ]  # whole, as a slice of pinned memory is not pinned
     if whole or isinstance(tower, HFTextEncoder):
         return model.encode_text(tokens)
     prefix = "model." if tower is model else "model.text."
