@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,20 +79,18 @@ def run_rank(options: Options, rank_out: Path) -> None:
         "grown_mib": grown_mib,
         "loss": loss.item(),
         "scale_gradient": scale.grad.item(),
-        "gradients": {name: rows.grad[::every].flatten().tolist() for name, rows in (("image", image), ("text", text))},
+        "gradients": {name: rows[::every].flatten().tolist() for name, rows in (("image", image.grad), ("text", text.grad))},
     }
     (rank_out / f"{dist.get_rank()}.json").write_text(json.dumps(measured))
     dist.barrier()
     dist.destroy_process_group()
 
 
-def _loss_of(role: str, rank: int) -> Any:
+def _loss_of(role: Any, rank: int) -> Any:
     if role == "peer":
         from open_clip.loss import ClipLoss
 
         return ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=NUM_RANKS)
-    from functools import partial
-
     from rsvl_pretrain.losses import clip_loss
 
     return partial(clip_loss, exchange=role)
@@ -124,7 +123,7 @@ def compare(options: Options) -> dict[str, Any]:
         arguments = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in told]
         return measure.measure_in_fresh_process(__file__, ["--role", role, *arguments])
 
-    rounds = measure.alternate({role: lambda role=role: contender(role) for role in CONTENDERS}, options.rounds)
+    rounds = measure.alternate({role: partial(contender, role) for role in CONTENDERS}, options.rounds)
 
     def of(role: str) -> dict[str, Any]:
         found = {name: measure.median_and_range([each[role][name] for each in rounds]) for name in ("seconds", "grown_mib")}

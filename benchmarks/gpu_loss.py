@@ -88,7 +88,8 @@ def main(options: Options) -> int:
         ours, own = run(clip_loss, batch_size, options.dim, options.passes)
         case = {"batch_size": batch_size, "peer": peer, "ours": ours, "largest_difference": largest_difference(theirs, own)}
         for name, quantity in (("time_ratio", "seconds"), ("memory_ratio", "grown_mib")):
-            case[name] = ours[quantity] / peer[quantity] if peer[quantity] and ours[quantity] is not None else None
+            mine, other = ours[quantity], peer[quantity]
+            case[name] = mine / other if mine is not None and other else None  # a CPU's memory is not counted
         cases.append(case)
         print(case, flush=True)
         del theirs, own

@@ -173,7 +173,7 @@ def main(options: Options) -> int:
     head = {"gpu": gpu, "matrix_ceiling_tflops": ceiling, "steps": steps, "largest_loss_difference_allowed": LARGEST_DIFFERENCE}
 
     def tell(model: str, batch_size: int, variant: str, found: Any) -> None:
-        row = {"model": model, "batch_size": batch_size, "variant": variant}
+        row: dict[str, Any] = {"model": model, "batch_size": batch_size, "variant": variant}
         row |= {"left_out": found} if isinstance(found, str) else found
         if "samples_per_s" in row:
             row["share_of_ceiling"] = row["samples_per_s"] * 3 * row["gflop_per_pair_forward"] / 1000 / ceiling

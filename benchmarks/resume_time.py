@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -203,7 +204,7 @@ def compare(options: Options) -> dict[str, Any]:
         return measure.measure_in_fresh_process(__file__, ["--role", role, *arguments])
 
     expected = keys_of_an_unbroken_run(options)
-    rounds = measure.alternate({role: lambda role=role: contender(role) for role in CONTENDERS}, options.rounds)
+    rounds = measure.alternate({role: partial(contender, role) for role in CONTENDERS}, options.rounds)
     for each in rounds:
         check_keys(expected, each["ours"])
     contenders = {

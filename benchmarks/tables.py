@@ -6,6 +6,8 @@ python -m benchmarks.tables --check   # exit status 1 when one is out of date (a
 
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,14 +195,16 @@ def scenes_section() -> str:
     return "\n".join(["## Procedural scenes", "", f"All types, captions and masks included. {machine(result)}", "", *rows])
 
 
-_OPTIONAL = {
+def training_section(name: str) -> str:
+    result = load(name)
+    return training_tables.SECTIONS[name](result, machine(result))
+
+
+_OPTIONAL: dict[str, Callable[[], str]] = {
     "shard_read.json": shard_read_section,
     "ingest.json": ingest_section,
     "contrastive_loss.json": contrastive_loss_section,
-    **{
-        name: lambda name=name, section=section: section(load(name), machine(load(name)))
-        for name, section in training_tables.SECTIONS.items()
-    },
+    **{name: partial(training_section, name) for name in training_tables.SECTIONS},
     "captioning.json": captioning_section,
     "captions_by_rule.json": captions_by_rule_section,
 }

@@ -96,7 +96,7 @@ def compare(options: Options) -> dict[str, Any]:
         arguments = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in told]
         return measure.measure_in_fresh_process(__file__, ["--role", role, *arguments])
 
-    rounds = measure.alternate({role: lambda role=role: contender(role) for role in CONTENDERS}, options.rounds)
+    rounds = measure.alternate({role: partial(contender, role) for role in CONTENDERS}, options.rounds)
     result: dict[str, Any] = {"rounds": options.rounds, "ratios": {}, "largest_differences": {}}
     for role in ("cut", "ours"):
         ratios = [each[role]["texts_per_s"] / each["peer"]["texts_per_s"] for each in rounds]
