@@ -6,9 +6,12 @@ python -m benchmarks.tables --check   # exit status 1 when one is out of date (a
 
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import training_tables
 from evaluation.result import Result
 from evaluation.wording import interval_text, metric_words, value_text
 
@@ -157,9 +160,10 @@ def contrastive_loss_section() -> str:
         )
     setting, case = result["setting"], result["cases"][0]
     worst = max(case["largest_gradient_difference"] for case in result["cases"])
+    rounds = ", ".join(dict.fromkeys(str(case["rounds"]) for case in result["cases"]))
     about = (
         f"Forward and backward of the CLIP loss, {setting['dim']} wide, float32, {setting['threads']} threads; open_clip "
-        f"{case['peer']['versions']['open_clip_torch']} and ours in turn, {case['rounds']} rounds. Memory is what the process grew by. "
+        f"{case['peer']['versions']['open_clip_torch']} and ours in turn, {rounds} rounds. Memory is what the process grew by. "
         f"Gradients differ by {worst:.0e} of the largest. {machine(result)}"
     )
     return "\n".join(["## Contrastive loss", "", about, "", *rows])
@@ -191,10 +195,16 @@ def scenes_section() -> str:
     return "\n".join(["## Procedural scenes", "", f"All types, captions and masks included. {machine(result)}", "", *rows])
 
 
-_OPTIONAL = {
+def training_section(name: str) -> str:
+    result = load(name)
+    return training_tables.SECTIONS[name](result, machine(result))
+
+
+_OPTIONAL: dict[str, Callable[[], str]] = {
     "shard_read.json": shard_read_section,
     "ingest.json": ingest_section,
     "contrastive_loss.json": contrastive_loss_section,
+    **{name: partial(training_section, name) for name in training_tables.SECTIONS},
     "captioning.json": captioning_section,
     "captions_by_rule.json": captions_by_rule_section,
 }

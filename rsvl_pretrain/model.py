@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.transforms import Preprocess
-from rsvl_pretrain.text_length import encode_without_padding
+from rsvl_pretrain.text_length import encode_by_length, encode_without_padding
 
 CONFIG_FOLDER = Path(__file__).parent / "model_configs"
 _EXPORT_CONFIG, _EXPORT_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -63,7 +63,8 @@ class DualEncoder(nn.Module):
 
     def encode_image(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Unit vectors of decoded, resized, not yet normalised images (grey levels 0-255)."""
-        return self.model.encode_image(self.preprocess.normalize(images.to(self.device)), normalize=True)
+        images = images.to(self.device, non_blocking=True)  # from pinned memory nobody waits
+        return self.model.encode_image(self.preprocess.normalize(images), normalize=True)
 
     def encode_tokens(self, tokens: Int[Tensor, "b l"], *, normalize: bool = True) -> Float[Tensor, "b d"]:
         """Embeddings of token ids, unit vectors unless `normalize` is False. Padding after the longest text costs nothing."""
@@ -72,7 +73,8 @@ class DualEncoder(nn.Module):
 
     def encode_text(self, texts: Sequence[str], *, normalize: bool = True) -> Float[Tensor, "b d"]:
         """The same for texts; what is longer than the text tower's context is cut by the tokenizer."""
-        return self.encode_tokens(self.tokenizer(list(texts)), normalize=normalize)
+        embeds = encode_by_length(self.model, self.tokenizer(list(texts)))
+        return F.normalize(embeds, dim=-1) if normalize else embeds
 
     def weights_sha256(self) -> str:
         """The identity of the weights: names, shapes, types and values, whatever file they came from."""

@@ -23,7 +23,9 @@ def encode_without_padding(model: Any, tokens: Int[Tensor, "b l"]) -> Float[Tens
     length = min(-(-num_needed_tokens(model, tokens) // _STEP_TOKENS) * _STEP_TOKENS, tokens.shape[1])
     tower = getattr(model, "text", model)  # open_clip's CLIP holds its text tower's parts itself, CustomTextCLIP as `text`
     whole = length == tokens.shape[1]
-    tokens = tokens[:, :length].to(model.logit_scale.device)
+    tokens = tokens.to(model.logit_scale.device, non_blocking=True)[
+        :, :length
+    ]  # whole, as a slice of pinned memory is not pinned
     if whole or isinstance(tower, HFTextEncoder):
         return model.encode_text(tokens)
     prefix = "model." if tower is model else "model.text."
@@ -34,19 +36,36 @@ def encode_without_padding(model: Any, tokens: Int[Tensor, "b l"]) -> Float[Tens
     return torch.func.functional_call(_EncodeText(model), shorter, (tokens,))
 
 
+def encode_by_length(model: Any, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b d"]:
+    """The same for many texts at once: those of like lengths go together, so that few pay for the longest."""
+    rows = 64 if model.logit_scale.device.type == "cpu" else 1024  # a GPU wants more work at a time
+    if len(tokens) <= rows:
+        return encode_without_padding(model, tokens)
+    order = needed_tokens(model, tokens).argsort(stable=True)
+    embeds = torch.cat([encode_without_padding(model, tokens[bucket]) for bucket in order.split(rows)])
+    return embeds[order.argsort().to(embeds.device)]
+
+
 def num_needed_tokens(model: Any, tokens: Int[Tensor, "b l"]) -> int:
     """The longest text's tokens with its end; all columns for a tower in which padding matters."""
+    return int(needed_tokens(model, tokens).max())
+
+
+def needed_tokens(model: Any, tokens: Int[Tensor, "b l"]) -> Int[Tensor, " b"]:
+    """The same for each text."""
     tower = getattr(model, "text", model)
+    everything = tokens.new_full((len(tokens),), tokens.shape[1])
     if isinstance(tower, HFTextEncoder):
-        used = (tokens != tower.config.pad_token_id).any(dim=0)
-        return int(used.nonzero().max()) + 1 if used.any() else tokens.shape[1]
+        used = tokens != tower.config.pad_token_id
+        last = (used * torch.arange(tokens.shape[1], device=tokens.device)).amax(dim=1)
+        return torch.where(used.any(dim=1), last + 1, everything)
     pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
     causal = getattr(tower, "attn_mask", None) is not None and getattr(tower, "cls_emb", None) is None
     if not causal or pool not in ("argmax", "eos"):
-        return tokens.shape[1]
+        return everything
     end: Any = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
     ends = tokens.argmax(dim=1) if pool == "argmax" else torch.eq(tokens, end).int().argmax(dim=1)
-    return int(ends.max()) + 1
+    return ends + 1
 
 
 class _EncodeText(nn.Module):

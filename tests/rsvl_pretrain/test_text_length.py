@@ -6,7 +6,7 @@ from open_clip.model import CLIP, CustomTextCLIP
 from transformers import BertConfig
 
 from rsvl_pretrain.model import DualEncoder
-from rsvl_pretrain.text_length import encode_without_padding, num_needed_tokens
+from rsvl_pretrain.text_length import encode_by_length, encode_without_padding, num_needed_tokens
 
 VISION = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16}
 TEXT = {"context_length": 40, "vocab_size": 100, "width": 32, "heads": 2, "layers": 3}
@@ -79,6 +79,18 @@ def test_the_tower_really_sees_fewer_tokens():
     encode_without_padding(model, texts(3, 40))
     assert seen == [16, 40]
     assert model.positional_embedding.shape == (40, 32) and model.attn_mask.shape == (40, 40)
+
+
+@pytest.mark.parametrize("kind", ["clip", "hf", "siglip"])
+def test_many_texts_go_by_length_and_come_back_in_order(kind):
+    model, seen = model_of(kind).double(), []
+    tokens = texts(*[1 + 7 * number % 39 for number in range(150)])
+    with torch.no_grad():
+        expected = model.encode_text(tokens)
+        if kind == "clip":
+            model.transformer.register_forward_hook(lambda module, inputs, output: seen.append(tuple(inputs[0].shape[:2])))
+        torch.testing.assert_close(encode_by_length(model, tokens), expected, rtol=1e-10, atol=1e-10)
+    assert seen == ([(64, 24), (64, 40), (22, 40)] if kind == "clip" else [])
 
 
 def test_clips_own_tokens():
