@@ -13,6 +13,7 @@ from evaluation.benchmarks.identity import as_metric, origin
 from evaluation.bootstrap import Statistic, intervals, mean_of, median, share
 from evaluation.data import EvalSet
 from evaluation.embed import Encoder, EvalPrecision, Progress, embed_images, embed_texts, no_progress
+from evaluation.embedding_cache import EmbeddingCache
 from evaluation.metrics.retrieval import (
     Relevance,
     RetrievalProtocol,
@@ -45,6 +46,7 @@ def retrieval(
     seed: int = 0,
     num_bootstrap: int = 1000,
     progress: Progress = no_progress,
+    cache: EmbeddingCache | None = None,
 ) -> Result:
     """Recall at 1, 5 and 10, their means and median ranks, in both directions; protocols as in `evaluation.metrics.retrieval`.
 
@@ -67,6 +69,7 @@ def retrieval(
         precision=precision,
         engine=engine,
         progress=progress,
+        cache=cache,
     )[captioned.rows]
     texts = embed_texts(encoder, [prefix + text for text in task.texts], precision=precision)
     unit = np.arange(len(texts)) if protocol == "skyscript" else task.image_of_text  # what each text is resampled with

@@ -12,6 +12,7 @@ from evaluation.benchmarks.identity import as_metric, origin
 from evaluation.bootstrap import class_mean, intervals, share
 from evaluation.data import EvalSet
 from evaluation.embed import Encoder, EvalPrecision, Progress, embed_images, embed_texts, no_progress
+from evaluation.embedding_cache import EmbeddingCache
 from evaluation.metrics.classification import (
     chance_top_k,
     class_scores,
@@ -39,6 +40,7 @@ def zero_shot(
     seed: int = 0,
     num_bootstrap: int = 1000,
     progress: Progress = no_progress,
+    cache: EmbeddingCache | None = None,
 ) -> Result:
     """acc1, acc5 and mean_per_class_recall of a labelled split.
 
@@ -68,6 +70,7 @@ def zero_shot(
         precision=precision,
         engine=engine,
         progress=progress,
+        cache=cache,
     )
     scores = class_scores(images[labelled], _class_embeds(encoder, classes, prompts, precision))
     ranks = ranks_of_truth(scores, labels)
