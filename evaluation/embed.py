@@ -127,11 +127,14 @@ class _Encode:
             return list(pool.map(self.data.image_sha256, range(len(self.data.items))))
 
     def into(self, part: CachedEmbeddings, sha256s: Sequence[str], rank: int = 0, world_size: int = 1) -> None:
-        """What was encoded when a run is killed stays. Two images with the same bytes are one."""
+        """What was encoded when a run is killed stays. Two images with the same bytes are one.
+
+        The image itself says whose share it is: ranks that start at different times, and see more or less of it done, leave nothing out.
+        """
         first = {sha256: index for index, sha256 in reversed(list(enumerate(sha256s)))}
-        known = part.find(list(first))
-        absent = sorted(index for sha256, index in first.items() if sha256 not in known)
-        for indices, rows in self.batches(absent[rank::world_size]):
+        mine = [sha256 for sha256 in first if int(sha256[:8], 16) % world_size == rank]
+        known = part.find(mine)
+        for indices, rows in self.batches(sorted(first[sha256] for sha256 in mine if sha256 not in known)):
             part.append([sha256s[index] for index in indices], rows)
 
     def batches(self, indices: Sequence[int]) -> Iterator[tuple[list[int], Float16[np.ndarray, "b d"]]]:
