@@ -11,7 +11,8 @@ from torch import Tensor
 
 from evaluation.benchmarks.identity import as_metric, origin
 from evaluation.bootstrap import Statistic, intervals, mean_of, median, share
-from evaluation.embed import Encoder, EvalPrecision, Progress, embed_images, embed_texts, no_progress, rows_of_split
+from evaluation.data import EvalSet
+from evaluation.embed import Encoder, EvalPrecision, Progress, embed_images, embed_texts, no_progress
 from evaluation.metrics.retrieval import (
     Relevance,
     RetrievalProtocol,
@@ -24,7 +25,6 @@ from evaluation.metrics.retrieval import (
 from evaluation.prompts import SKYSCRIPT_CAPTION_PREFIX
 from evaluation.result import Metric, Result
 from rsvl_data.errors import DataError
-from rsvl_data.shards import Dataset
 from rsvl_data.transforms import Engine
 
 KS = (1, 5, 10)
@@ -34,8 +34,7 @@ NUM_FOUND = 5
 
 def retrieval(
     encoder: Encoder,
-    dataset: Dataset,
-    split: str,
+    data: EvalSet,
     *,
     protocol: RetrievalProtocol = "rsvl",
     lang: str = "en",
@@ -43,7 +42,6 @@ def retrieval(
     workers: int = 2,
     precision: EvalPrecision = "fp32",
     engine: Engine = "exact",
-    limit: int | None = None,
     seed: int = 0,
     num_bootstrap: int = 1000,
     progress: Progress = no_progress,
@@ -58,18 +56,16 @@ def retrieval(
     Raises DataError when no image of the split has a caption in `lang`.
     """
     began = time.perf_counter()
-    captioned = _captioned(dataset, split, lang, limit)
+    captioned = _captioned(data, lang)
     task = retrieval_task(captioned.captions, protocol)
     prefix = SKYSCRIPT_CAPTION_PREFIX if protocol == "skyscript" else ""
     images = embed_images(
         encoder,
-        dataset,
-        split,
+        data,
         batch_size=batch_size,
         workers=workers,
         precision=precision,
         engine=engine,
-        limit=limit,
         progress=progress,
     )[captioned.rows]
     texts = embed_texts(encoder, [prefix + text for text in task.texts], precision=precision)
@@ -88,7 +84,7 @@ def retrieval(
             "gallery": _gallery(task, captioned.keys, images, texts, seed),
             "items": {"text_query_ranks": _by_unit(text_ranks, unit), "image_query_rank": image_ranks.tolist()},
         },
-        **origin(encoder, dataset, split, engine, precision, lang=lang, texts=len(texts), without_caption=captioned.num_without),
+        **origin(encoder, data, engine, precision, lang=lang, texts=len(texts), without_caption=captioned.num_without),
     )
 
 
@@ -102,18 +98,17 @@ class _Captioned:
     num_without: int
 
 
-def _captioned(dataset: Dataset, split: str, lang: str, limit: int | None) -> _Captioned:
-    rows = rows_of_split(dataset, split, ["key", "captions", "caption_langs"], limit)
-    captions = [[text for text, its in zip(row["captions"], row["caption_langs"]) if its == lang] for row in rows]
+def _captioned(data: EvalSet, lang: str) -> _Captioned:
+    captions = [[text for text, its in item.captions if its == lang] for item in data.items]
     kept = [i for i, own in enumerate(captions) if own]
     if not kept:
-        langs = sorted({its for row in rows for its in row["caption_langs"]})
+        langs = sorted({its for item in data.items for _, its in item.captions})
         there = ", ".join(langs) or "none"
         advice = f"Choose one of them, such as {langs[0]}." if langs else "`rsvl eval zero-shot` needs labels and no captions."
         raise DataError(
-            f"{dataset.root}: no sample of split {split!r} has a caption in {lang!r}; languages there: {there}. {advice}"
+            f"{data.name}: no sample of split {data.split!r} has a caption in {lang!r}; languages there: {there}. {advice}"
         )
-    return _Captioned(kept, [rows[i]["key"] for i in kept], [captions[i] for i in kept], len(rows) - len(kept))
+    return _Captioned(kept, [data.items[i].key for i in kept], [captions[i] for i in kept], len(captions) - len(kept))
 
 
 def _by_unit(ranks: Int[np.ndarray, "t"], unit: Int[np.ndarray, "t"]) -> list[list[int]]:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from evaluation.benchmarks.identity import as_metric, origin
 from evaluation.bootstrap import class_mean, intervals, share
-from evaluation.embed import Encoder, EvalPrecision, Progress, embed_images, embed_texts, no_progress, rows_of_split
+from evaluation.data import EvalSet
+from evaluation.embed import Encoder, EvalPrecision, Progress, embed_images, embed_texts, no_progress
 from evaluation.metrics.classification import (
     chance_top_k,
     class_scores,
@@ -23,53 +24,49 @@ from evaluation.metrics.classification import (
 from evaluation.prompts import PromptProtocol, PromptSet, prompt_set_id, prompts_of_protocol
 from evaluation.result import Metric, Result
 from rsvl_data.errors import DataError
-from rsvl_data.shards import Dataset
 from rsvl_data.transforms import Engine
 
 
 def zero_shot(
     encoder: Encoder,
-    dataset: Dataset,
-    split: str,
+    data: EvalSet,
     *,
     protocol: PromptProtocol = "rsvl",
     batch_size: int = 64,
     workers: int = 2,
     precision: EvalPrecision = "fp32",
     engine: Engine = "exact",
-    limit: int | None = None,
     seed: int = 0,
     num_bootstrap: int = 1000,
     progress: Progress = no_progress,
 ) -> Result:
     """acc1, acc5 and mean_per_class_recall of a labelled split.
 
-    The classes are those of the whole dataset, sorted, whether or not the split has images of them. Images without a label are
+    The classes are those of the whole dataset, whether or not the split has images of them. Images without a label are
     left out and counted in `data`. `per_class` is the recall of each class that the split has images of. Intervals: resampled
     images; for the mean over classes within each class, so that its size stays. `details["items"]` holds, in the order of the
     data, the true class of every image and the rank it got: what a paired comparison of two models needs.
     Raises DataError when no image of the split has a label, OptionError for an unknown protocol.
     """
     began = time.perf_counter()
-    rows = rows_of_split(dataset, split, ["label"], limit)
-    labelled = [i for i, row in enumerate(rows) if row["label"] is not None]
+    raw_labels = [item.label for item in data.items]
+    labelled = [i for i, label in enumerate(raw_labels) if label is not None]
     if not labelled:
         raise DataError(
-            f"{dataset.root}: no sample of split {split!r} has a label, so there is nothing to classify. "
+            f"{data.name}: no sample of split {data.split!r} has a label, so there is nothing to classify. "
             "Use a dataset of class folders, or `rsvl eval retrieval` for one with captions."
         )
-    classes = _classes(dataset)
-    labels = np.array([classes.index(rows[i]["label"]) for i in labelled])
+    classes = list(data.classes)
+    number = {name: index for index, name in enumerate(classes)}
+    labels = np.array([number[label] for label in raw_labels if label is not None])
     prompts = prompts_of_protocol(protocol, classes)
     images = embed_images(
         encoder,
-        dataset,
-        split,
+        data,
         batch_size=batch_size,
         workers=workers,
         precision=precision,
         engine=engine,
-        limit=limit,
         progress=progress,
     )
     scores = class_scores(images[labelled], _class_embeds(encoder, classes, prompts, precision))
@@ -85,13 +82,8 @@ def zero_shot(
         seconds=time.perf_counter() - began,
         seed=seed,
         details=_details(classes, prompts, labels, ranks, predicted_classes(scores)),
-        **origin(encoder, dataset, split, engine, precision, without_label=len(rows) - len(labelled)),
+        **origin(encoder, data, engine, precision, without_label=len(raw_labels) - len(labelled)),
     )
-
-
-def _classes(dataset: Dataset) -> list[str]:
-    columns = [dataset.table(split, ["label"])["label"] for split in dataset.splits if dataset.shards(split)]
-    return sorted({label for column in columns for label in column.to_pylist()} - {None})
 
 
 def _class_embeds(encoder: Encoder, classes: Sequence[str], prompts: PromptSet, precision: EvalPrecision) -> Float[Tensor, "c d"]:
