@@ -16,7 +16,7 @@ from evaluation.datasets.karpathy import KarpathyJson, NwpuJson
 from evaluation.datasets.tables import PairTable
 
 _QU = "Qu et al., CITS 2016"
-_MEGA = "https://github.com/201528014227051/RSICD_optimal (links to the archive)"
+_RSICD_HOME = "https://github.com/201528014227051/RSICD_optimal"
 
 RSICD = DatasetEntry(
     name="rsicd",
@@ -33,11 +33,11 @@ RSICD = DatasetEntry(
         PairTable({"test": "RSICD_img_txt_pairs_test.csv"}),
         PairTable({"test": "rsicd_test.csv"}, image="filename", images=("RSICD_images", "images")),
     ),
-    home="https://github.com/201528014227051/RSICD_optimal",
+    home=_RSICD_HOME,
     licence="not stated",
     citation="Lu et al., IEEE TGRS 2017, arXiv:1712.07835",
-    notes="Five captions an image, of 54,605 some 18,190 different. RSITMD took images of it: a model trained on RSITMD may have "
-    "seen some of this test.",
+    notes="Five captions an image, of 54,605 some 18,190 different. RSITMD took images of it: a model trained on RSITMD may "
+    "have seen some of this test.",
 )
 
 RSITMD = DatasetEntry(
@@ -75,11 +75,12 @@ UCM_CAPTIONS = DatasetEntry(
         KarpathyJson(("dataset.json", "dataset_ucm.json"), ("imgs", "images", ".")),
         PairTable({"test": "ucmcaptions_img_txt_pairs_test.csv"}),
     ),
-    home=_MEGA,
+    home=_RSICD_HOME,
     licence="not stated; imagery of the USGS, public domain",
     citation=_QU,
-    notes="Five captions an image, of 10,500 some 2,032 different: recall has a ceiling below 1. Images are those of UC Merced, "
-    "called 1.tif to 2100.tif. Some sentences belong to other images by mistake; `raw` and `tokens` may differ.",
+    notes="The archive is linked from its home. Five captions an image, of 10,500 some 2,032 different: recall has a ceiling "
+    "below 1. Images are those of UC Merced, called 1.tif to 2100.tif. Some sentences belong to other images by "
+    "mistake; `raw` and `tokens` may differ.",
 )
 
 SYDNEY_CAPTIONS = DatasetEntry(
@@ -93,10 +94,10 @@ SYDNEY_CAPTIONS = DatasetEntry(
     ),
     folders=("Sydney_captions", "Sydney-Captions", "Sydney"),
     layouts=(KarpathyJson(("dataset.json", "dataset_sydney.json"), ("imgs", "images", ".")),),
-    home=_MEGA,
+    home=_RSICD_HOME,
     licence="not stated",
     citation=_QU,
-    notes="Seven kinds of scenes of one city, five captions an image, 1,109 of 3,065 different. With 58 images an interval is wide.",
+    notes="The archive is linked from its home. Seven kinds of scenes of one city, five captions an image, 1,109 of 3,065 different. With 58 images an interval is wide.",
 )
 
 NWPU_CAPTIONS = DatasetEntry(
@@ -108,9 +109,9 @@ NWPU_CAPTIONS = DatasetEntry(
     layouts=(NwpuJson("dataset_nwpu.json", ("NWPU_images", "images", ".")),),
     home="https://github.com/HaiyanHuang98/NWPU-Captions",
     licence="not stated",
-    citation="Cheng et al., IEEE TGRS 2022, doi:10.1109/TGRS.2022.3201474",
-    notes="The images of NWPU-RESISC45, five captions each (raw, raw_1 to raw_4). Counts of the splits are inferred (80/10/10 of "
-    "31,500). Some users leave out airplane_111.jpg of train; why is not said.",
+    citation="Cheng et al., IEEE TGRS 2022",
+    notes="The images of NWPU-RESISC45, five captions each (raw, raw_1 to raw_4). Counts of the splits are inferred (80/10/10 "
+    "of 31,500). Some users leave out airplane_111.jpg of train; why is not said.",
 )
 
 GAIA = DatasetEntry(
@@ -120,11 +121,12 @@ GAIA = DatasetEntry(
     splits=(OfficialSplit("test", None), OfficialSplit("val", None), OfficialSplit("train", None)),
     folders=("GAIA",),
     layouts=(GaiaRecords(),),
-    home="https://huggingface.co/datasets/azavras/GAIA (code: https://github.com/Orion-AI-Lab/GAIA)",
+    home="https://huggingface.co/datasets/azavras/GAIA",
     licence="records not stated; each image belongs to its site (credits)",
     citation="Zavras et al., 2025, arXiv:2502.09598",
-    notes="Records only; images by URL. Five GPT-4o captions an image, split 70/20/10. Sizes differ between versions (40,201 or "
-    "41,030 in all), so the note of a result counts what was there. Most captions are longer than 77 tokens (inferred).",
+    notes="Records only; images by URL. Five GPT-4o captions an image, split 70/20/10. Sizes differ between versions (40,201 "
+    "or 41,030 in all), so the note of a result counts what was there. Most captions are longer than 77 tokens "
+    "(inferred).",
 )
 
 SKYSCRIPT = DatasetEntry(
@@ -150,12 +152,13 @@ SKYSCRIPT = DatasetEntry(
             images=(".", ".."),
         ),
     ),
-    home="https://github.com/wangzhecheng/SkyScript (dataframe/*.csv, images2.zip to images7.zip)",
+    home="https://github.com/wangzhecheng/SkyScript",
     licence="not stated (the code is MIT); images of the collections that image_sources.py names",
     citation="Wang et al., AAAI 2024, arXiv:2312.12856",
-    notes="30K and 5K pairs, one caption an image made by rule from OpenStreetMap: title_multi_objects, as SkyScript and FarSLIP "
-    "retrieve. test and val are filtered by OpenAI's CLIP, *_laion_rs by CLIP-laion-RS. md5 of the two tables as torchgeo has "
-    "them: 0135d9b49ce6751360912a4353e809dc (test), c8d278fd29b754361989d5e7a6608f69 (val).",
+    notes="Tables dataframe/*.csv, images images2.zip to images7.zip. 30K and 5K pairs, one caption an image made by rule "
+    "from OpenStreetMap: title_multi_objects, as SkyScript and FarSLIP retrieve. test and val are filtered by OpenAI's "
+    "CLIP, *_laion_rs by CLIP-laion-RS. md5 of the two tables as torchgeo has them: 0135d9b49ce6751360912a4353e809dc "
+    "(test), c8d278fd29b754361989d5e7a6608f69 (val).",
 )
 
 CAPTION_SETS = (RSICD, RSITMD, UCM_CAPTIONS, SYDNEY_CAPTIONS, NWPU_CAPTIONS, GAIA, SKYSCRIPT)

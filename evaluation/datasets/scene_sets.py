@@ -1,8 +1,8 @@
 """Sets of scene classes: what zero-shot classification is measured on.
 
 Where the facts come from. Classes: EuroSAT, RESISC45, UCM, PatternNet, Million-AID from torchgeo
-(https://github.com/microsoft/torchgeo/tree/7ea0616ded0cc27a8feb8b2aafefd7c14155f6fb/torchgeo/datasets), licences of these four and published
-lists of splits with their md5 too; AID, WHU-RS19, RSI-CB256, OPTIMAL-31 from AiTLAS
+(https://github.com/microsoft/torchgeo/tree/7ea0616ded0cc27a8feb8b2aafefd7c14155f6fb/torchgeo/datasets), and with them licences
+and published lists of splits; AID, WHU-RS19, RSI-CB256, OPTIMAL-31 from AiTLAS
 (https://github.com/biasvariancelabs/aitlas/tree/94482bbad02560de3fefbafb58e7fa8dab30a947/aitlas/datasets); fMoW from its home page.
 File names (`files_sha256`), folders of RSSCN7 and RSI-CB256, images a class: lists of the archives in
 https://github.com/albertofrizzera/VT-RSBS/tree/ded5390c69e227a2d424e7f077ffe312cfa5b771/metadata.
@@ -26,8 +26,8 @@ AID = DatasetEntry(
     title="AID",
     tasks=("zero-shot",),
     classes=tuple(
-        "Airport BareLand BaseballField Beach Bridge Center Church Commercial DenseResidential Desert Farmland Forest Industrial "
-        "Meadow MediumResidential Mountain Park Parking Playground Pond Port RailwayStation Resort River School "
+        "Airport BareLand BaseballField Beach Bridge Center Church Commercial DenseResidential Desert Farmland Forest "
+        "Industrial Meadow MediumResidential Mountain Park Parking Playground Pond Port RailwayStation Resort River School "
         "SparseResidential Square Stadium StorageTanks Viaduct".split()
     ),
     splits=(OfficialSplit("all", 10_000), OfficialSplit("skyscript_test", None)),
@@ -52,11 +52,12 @@ RESISC45 = DatasetEntry(
     ),
     folders=("NWPU-RESISC45", "RESISC45", "nwpu"),
     layouts=(LabelTable(_WHOLE_TABLE), ClassFolders(lists="resisc45-{}.txt")),
-    home="https://doi.org/10.1109/JPROC.2017.2675998 (copy: https://hf.co/datasets/isaaccorley/resisc45)",
-    licence="CC-BY-NC-4.0 (as torchgeo says; the home page states none)",
+    home="https://hf.co/datasets/isaaccorley/resisc45",
+    licence="CC-BY-NC-4.0 (as torchgeo says)",
     citation="Cheng et al., Proceedings of the IEEE 2017, arXiv:1703.00121",
-    notes=f"{_NO_SPLIT} {_IN_DOMAIN} 700 images a class. NWPU-Captions describes these images: a model trained on it has seen "
-    "them. A copy with 12 other classes goes by the same name; it is refused.",
+    notes=f"The home is a copy; the page of the authors is gone. {_NO_SPLIT} {_IN_DOMAIN} 700 images a class. NWPU-Captions "
+    "describes these images: a model trained on it has seen them. A copy with 12 other classes goes by the same name; "
+    "it is refused.",
 )
 
 EUROSAT = DatasetEntry(
@@ -82,7 +83,8 @@ EUROSAT = DatasetEntry(
     licence="MIT; contains modified Copernicus Sentinel data",
     citation="Helber et al., IEEE JSTARS 2019, arXiv:1709.00029",
     notes=f"The RGB archive (EuroSAT/2750/CLASS/CLASS_1.jpg). {_NO_SPLIT} {_IN_DOMAIN} 2,000 to 3,000 images a class. "
-    "skyscript_test has 2,700 images (inferred from the scores of FarSLIP). CLIP_benchmark's tables draw other splits again.",
+    "skyscript_test has 2,700 images (inferred from the scores of FarSLIP). CLIP_benchmark's tables draw other splits "
+    "again.",
 )
 
 UCM = DatasetEntry(
@@ -91,7 +93,8 @@ UCM = DatasetEntry(
     tasks=("zero-shot",),
     classes=tuple(
         "agricultural airplane baseballdiamond beach buildings chaparral denseresidential forest freeway golfcourse harbor "
-        "intersection mediumresidential mobilehomepark overpass parkinglot river runway sparseresidential storagetanks tenniscourt".split()
+        "intersection mediumresidential mobilehomepark overpass parkinglot river runway sparseresidential storagetanks "
+        "tenniscourt".split()
     ),
     splits=(
         OfficialSplit("all", 2_100, "90f41449f85bf844a466f981426f937d05cba0497eb7c0c9823a208179f31d90"),
@@ -112,8 +115,8 @@ WHU_RS19 = DatasetEntry(
     title="WHU-RS19",
     tasks=("zero-shot",),
     classes=tuple(
-        "Airport Beach Bridge Commercial Desert Farmland footballField Forest Industrial Meadow Mountain Park Parking Pond Port "
-        "railwayStation Residential River Viaduct".split()
+        "Airport Beach Bridge Commercial Desert Farmland footballField Forest Industrial Meadow Mountain Park Parking Pond "
+        "Port railwayStation Residential River Viaduct".split()
     ),
     splits=(OfficialSplit("all", 1_005, "a59eede14768755301120e7cc9da8307d73c624909982f8c2caf3666b275c1f3"),),
     folders=("WHU-RS19", "RS19"),
@@ -132,7 +135,8 @@ PATTERNNET = DatasetEntry(
         "airplane baseball_field basketball_court beach bridge cemetery chaparral christmas_tree_farm closed_road "
         "coastal_mansion crosswalk dense_residential ferry_terminal football_field forest freeway golf_course harbor "
         "intersection mobile_home_park nursing_home oil_gas_field oil_well overpass parking_lot parking_space railway river "
-        "runway runway_marking shipping_yard solar_panel sparse_residential storage_tank swimming_pool tennis_court transformer_station wastewater_treatment_plant".split()
+        "runway runway_marking shipping_yard solar_panel sparse_residential storage_tank swimming_pool tennis_court "
+        "transformer_station wastewater_treatment_plant".split()
     ),
     splits=(OfficialSplit("all", 30_400, "46fc031fb9ab493d97465fd7ea5c3cd4b1c7573300d4666316602f020133a62f"),),
     folders=("PatternNet",),
@@ -148,9 +152,10 @@ RSICB256 = DatasetEntry(
     title="RSI-CB256",
     tasks=("zero-shot",),
     classes=tuple(
-        "airplane airport_runway artificial_grassland avenue bare_land bridge city_building coastline container crossroads dam "
-        "desert dry_farm forest green_farmland highway hirst lakeshore mangrove marina mountain parkinglot pipeline residents "
-        "river river_protection_forest sandbeach sapling sea shrubwood snow_mountain sparse_forest storage_room stream town".split()
+        "airplane airport_runway artificial_grassland avenue bare_land bridge city_building coastline container crossroads "
+        "dam desert dry_farm forest green_farmland highway hirst lakeshore mangrove marina mountain parkinglot pipeline "
+        "residents river river_protection_forest sandbeach sapling sea shrubwood snow_mountain sparse_forest storage_room "
+        "stream town".split()
     ),
     splits=(OfficialSplit("all", 24_747, "b7c6bada49f1da7f788e2cb7d976a701ed40e245af3c34fe7c472aa0fcec7018"),),
     folders=("RSI-CB256", "rsicb256", "rsicb"),
@@ -173,7 +178,9 @@ FMOW = DatasetEntry(
         "ground_transportation_station helipad hospital impoverished_settlement interchange lake_or_pond lighthouse "
         "military_facility multi-unit_residential nuclear_powerplant office_building oil_or_gas_facility park "
         "parking_lot_or_garage place_of_worship police_station port prison race_track railway_bridge recreational_facility "
-        "road_bridge runway shipyard shopping_mall single-unit_residential smokestack solar_farm space_facility stadium storage_tank surface_mine swimming_pool toll_booth tower tunnel_opening waste_disposal water_treatment_facility wind_farm zoo".split()
+        "road_bridge runway shipyard shopping_mall single-unit_residential smokestack solar_farm space_facility stadium "
+        "storage_tank surface_mine swimming_pool toll_booth tower tunnel_opening waste_disposal water_treatment_facility "
+        "wind_farm zoo".split()
     ),
     splits=(OfficialSplit("val", None), OfficialSplit("train", None)),
     folders=("fMoW-rgb", "fmow"),
@@ -181,9 +188,10 @@ FMOW = DatasetEntry(
     home="https://github.com/fMoW/dataset",
     licence="Functional Map of the World Challenge Public License",
     citation="Christie et al., CVPR 2018, arXiv:1711.07846",
-    notes="SkyScript and FarSLIP measure on val. Layout val/CLASS/CLASS_1/CLASS_1_0_rgb.jpg (inferred from the class names and "
-    "file names in use; no list seen). Whole images: the challenge itself classifies the box in the .json beside each image, "
-    "which is another task. _msrgb.jpg show the same places once more and are passed over. RS5M was made of fMoW's train.",
+    notes="SkyScript and FarSLIP measure on val. Layout val/CLASS/CLASS_1/CLASS_1_0_rgb.jpg (inferred from the class names "
+    "and file names in use; no list seen). Whole images: the challenge itself classifies the box in the .json beside "
+    "each image, which is another task. _msrgb.jpg show the same places once more and are passed over. RS5M was made of "
+    "fMoW's train.",
 )
 
 MILLION_AID = DatasetEntry(
@@ -204,8 +212,9 @@ MILLION_AID = DatasetEntry(
     home="https://captain-whu.github.io/DiRS/",
     licence="CC BY-NC-ND 4.0 (as the terms of its competition are quoted on the Hub)",
     citation="Long et al., IEEE JSTARS 2021, https://ieeexplore.ieee.org/document/9393553",
-    notes="Labels of the test images (990,848) are not public; everybody measures on train, 10,000 images: train/KIND/CLASS/ or "
-    "train/KIND/KIND/CLASS/. torchgeo spells one class bapsketball_court; both spellings are read. RS5M was made of the test images.",
+    notes="Labels of the test images (990,848) are not public; everybody measures on train, 10,000 images: train/KIND/CLASS/ "
+    "or train/KIND/KIND/CLASS/. torchgeo spells one class bapsketball_court; both spellings are read. RS5M was made of "
+    "the test images.",
 )
 
 SKYSCRIPT_CLS = DatasetEntry(
@@ -251,16 +260,17 @@ OPTIMAL_31 = DatasetEntry(
     tasks=("zero-shot",),
     classes=tuple(
         "airplane airport baseball_diamond basketball_court beach bridge chaparral church circular_farmland commercial_area "
-        "dense_residential desert forest freeway golf_course ground_track_field harbor industrial_area intersection island lake "
-        "meadow medium_residential mobile_home_park mountain overpass parking_lot railway rectangular_farmland roundabout runway".split()
+        "dense_residential desert forest freeway golf_course ground_track_field harbor industrial_area intersection island "
+        "lake meadow medium_residential mobile_home_park mountain overpass parking_lot railway rectangular_farmland "
+        "roundabout runway".split()
     ),
     splits=(OfficialSplit("all", 1_860, "0136b76c680eb28e9e45e070e7f91e726e881f497817d6a2fcf3b6d7c32b7401"),),
     folders=("OPTIMAL-31", "OPTIMAL31"),
     layouts=(ClassFolders(),),
-    home="https://doi.org/10.1109/TGRS.2018.2864987 (copy: https://www.kaggle.com/datasets/brajrajnagar/optimal-31)",
+    home="https://www.kaggle.com/datasets/brajrajnagar/optimal-31",
     licence="not stated",
-    citation="Wang et al., IEEE TGRS 2019",
-    notes=f"{_NO_SPLIT} 60 images a class. Layout Images/CLASS/CLASS(1).jpg, as the copy has it (inferred for the original).",
+    citation="Wang et al., IEEE TGRS 2019, doi:10.1109/TGRS.2018.2864987",
+    notes=f"{_NO_SPLIT} 60 images a class. The home is a copy; layout Images/CLASS/CLASS(1).jpg, as the copy has it (inferred for the original).",
 )
 
 SCENE_SETS = (
