@@ -12,13 +12,13 @@ from torch import Tensor
 from evaluation.benchmarks.identity import as_metric, origin
 from evaluation.bootstrap import Statistic, intervals, mean_of, median, share
 from evaluation.embed import Encoder, EvalPrecision, Progress, embed_images, embed_texts, no_progress, rows_of_split
+from evaluation.metrics.ranks import first_right_ranks
+from evaluation.metrics.relevance import Relevance
 from evaluation.metrics.retrieval import (
-    Relevance,
     RetrievalProtocol,
     RetrievalTask,
     chance_median_rank,
     chance_recall_at_k,
-    first_right_ranks,
     retrieval_task,
 )
 from evaluation.prompts import SKYSCRIPT_CAPTION_PREFIX
