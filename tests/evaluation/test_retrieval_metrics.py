@@ -102,6 +102,14 @@ def test_open_clip_ranks(golden, case):
         assert (recall_at_k(of, int(kind[2:])) if ours is None else ours) == pytest.approx(expected, abs=1e-9)
 
 
+def test_printed_mean_recalls(golden):
+    for row in golden("published_means")[0]["georsclip_readme_retrieval"]["rows"]:
+        counts = [round(100 * recall) for recall in row["recalls"]]  # of 10,000 queries: recalls exactly as printed
+        query = np.arange(10_000)
+        ranks = [np.select([query < count for count in counts[side : side + 3]], (1, 5, 10), 11) for side in (0, 3)]
+        assert 100 * mean_recall(ranks[1], ranks[0]) == pytest.approx(row["mR_printed"], abs=0.02), row["method"]
+
+
 def slow_rank(scores, right, ties):
     """Sort the gallery with the tie rule written out."""
     last = {"pessimistic": lambda i: i in right, "optimistic": lambda i: i not in right, "lowest_index": lambda i: i}[ties]
