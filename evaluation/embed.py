@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from rsvl_data.errors import CorruptShard, DataError
-from rsvl_data.shards import Dataset
+from evaluation.data import EvalSet
+from rsvl_data.errors import DataError
 from rsvl_data.transforms import Engine, Preprocess
 
 EvalPrecision = Literal["fp32", "bf16"]
@@ -40,42 +40,28 @@ def no_progress(done: int, total: int) -> None:
     pass
 
 
-def rows_of_split(dataset: Dataset, split: str, columns: Sequence[str], limit: int | None = None) -> list[dict[str, Any]]:
-    """Parquet rows in the order of the shards, the first `limit` of them. DataError for a split that is absent or empty."""
-    shards = dataset.shards(split)
-    rows = dataset.table(split, list(columns)).slice(0, limit).to_pylist() if shards else []
-    if not rows:
-        raise DataError(
-            f"{dataset.root}: split {split!r} has no sample to evaluate (limit {limit}); samples by split: {dataset.splits}"
-        )
-    return rows
-
-
 def embed_images(
     encoder: Encoder,
-    dataset: Dataset,
-    split: str,
+    data: EvalSet,
     *,
     batch_size: int = 64,
     workers: int = 2,
     precision: EvalPrecision = "fp32",
     engine: Engine = "exact",
-    limit: int | None = None,
     progress: Progress = no_progress,
 ) -> Float[Tensor, "n d"]:
-    """Unit vectors of a split's images in the order of `rows_of_split`, float32 on the CPU.
+    """Unit vectors of a split's images in the order of its items, float32 on the CPU.
 
     `workers` threads read and decode ahead while the encoder runs. `precision` bf16 runs the towers under autocast.
     Raises DataError naming the sample that cannot be decoded.
     """
-    keys = [row["key"] for row in rows_of_split(dataset, split, ["key"], limit)]
+    num_images = len(data.items)
     parts: list[Tensor] = []
     with ThreadPoolExecutor(workers) as pool, _measuring(encoder, precision):
-        stored = _stored_images(dataset, split, keys)
-        decoded = _ahead(pool, lambda item: _decode(encoder.preprocess, item, engine), stored, depth=2 * batch_size)
+        decoded = _ahead(pool, lambda index: _decode(encoder.preprocess, data, index, engine), range(num_images), 2 * batch_size)
         while batch := list(islice(decoded, batch_size)):
             parts.append(_unit_float(encoder.encode_image(torch.stack(batch))))
-            progress(min(len(parts) * batch_size, len(keys)), len(keys))
+            progress(min(len(parts) * batch_size, num_images), num_images)
     return torch.cat(parts)
 
 
@@ -116,24 +102,12 @@ def _measuring(encoder: Encoder, precision: EvalPrecision) -> Iterator[None]:
         encoder.train(was_training)
 
 
-def _stored_images(dataset: Dataset, split: str, keys: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Raises CorruptShard when the tars do not hold the samples of the parquet rows, on which labels and captions depend."""
-    places = ((shard, index) for shard in dataset.shards(split) for index in range(len(shard)))
-    for key, (shard, index) in zip(keys, places):
-        members = shard.members[index]
-        if not all(member.name.startswith(f"{key}.") for member in members):
-            raise CorruptShard(
-                f"{shard.tar}: sample {index} is {members[0].name}, its parquet row says {key}. Build the dataset again."
-            )
-        yield key, shard.image(index)
-
-
-def _decode(preprocess: Preprocess, stored: tuple[str, bytes], engine: Engine) -> UInt8[Tensor, "3 s s"]:
-    key, image = stored
+def _decode(preprocess: Preprocess, data: EvalSet, index: int, engine: Engine) -> UInt8[Tensor, "3 s s"]:
+    image = data.image(index)
     try:
         return preprocess.decode(image, engine)
     except DataError as error:
-        raise DataError(f"sample {key} cannot be evaluated: {error}") from error
+        raise DataError(f"sample {data.items[index].key} cannot be evaluated: {error}") from error
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], inputs: Iterable[Any], depth: int) -> Iterator[Any]:

@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from evaluation.benchmarks import retrieval as retrieval_benchmark
 from evaluation.benchmarks import zero_shot as zero_shot_benchmark
+from evaluation.data import EvalSet, Head, ShardSet
 from evaluation.embed import EvalPrecision
 from evaluation.metrics.retrieval import RetrievalProtocol
 from evaluation.prompts import PromptProtocol
@@ -51,17 +52,16 @@ class _Common:
 
     def measure(self, benchmark: Callable[..., Result], **own: str) -> int:
         """Run a benchmark with these options and its `own`, write the result, print it."""
-        dataset, encoder = Dataset.open(self.data), DualEncoder.load(self.model, self.device)
-        common = {
-            name: getattr(self, name)
-            for name in ("batch_size", "workers", "precision", "engine", "limit", "seed", "num_bootstrap")
-        }
+        data: EvalSet = ShardSet(Dataset.open(self.data), self.split)
+        if self.limit is not None:
+            data = Head(data, self.limit)
+        encoder = DualEncoder.load(self.model, self.device)
+        common = {name: getattr(self, name) for name in ("batch_size", "workers", "precision", "engine", "seed", "num_bootstrap")}
         with Progress(transient=True) as bar:
             task = bar.add_task("encoding images", total=None)
             result = benchmark(
                 encoder,
-                dataset,
-                self.split,
+                data,
                 **common,
                 **own,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
