@@ -54,6 +54,10 @@ class ColourEncoder(nn.Module):
     def device(self) -> torch.device:
         return self.weight.device
 
+    @property
+    def logit_scale(self) -> torch.Tensor:
+        return torch.tensor(10.0)
+
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         assert not self.training and images.dtype == torch.uint8
         self.calls.append(len(images))
