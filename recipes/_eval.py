@@ -1,7 +1,7 @@
 """`rsvl eval ...`: numbers of a model on a dataset, and one page of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,14 +11,18 @@ from rich.progress import Progress
 
 from evaluation.benchmarks import retrieval as retrieval_benchmark
 from evaluation.benchmarks import zero_shot as zero_shot_benchmark
+from evaluation.comparison import compare_all
+from evaluation.contamination import contamination_of, training_data_of
 from evaluation.data import EvalSet, Head, ShardSet
 from evaluation.embed import EvalPrecision
+from evaluation.embedding_cache import EmbeddingCache
 from evaluation.metrics.retrieval import RetrievalProtocol
 from evaluation.prompts import PromptProtocol
 from evaluation.report import write_report
 from evaluation.result import Result
-from evaluation.wording import summary_table
+from evaluation.wording import comparison_table, summary_table
 from recipes._eval_datasets import ls
+from recipes.evaluate import suite
 from rsvl_data.shards import Dataset
 from rsvl_data.transforms import Engine
 from rsvl_pretrain.model import DualEncoder
@@ -46,6 +50,10 @@ class _Common:
     """where the model runs"""
     limit: int | None = None
     """only the first images of the split"""
+    cache: Path | None = None
+    """folder of image embeddings: what is in it is not encoded again, whatever the task; left out, nothing is kept"""
+    trained_on: tuple[str, ...] = ()
+    """datasets the model was trained on, where its folder does not say; looked up in known overlaps"""
     seed: int = 0
     """of the bootstrap and of the examples shown"""
     num_bootstrap: int = 1000
@@ -65,8 +73,11 @@ class _Common:
                 data,
                 **common,
                 **own,
+                cache=None if self.cache is None else EmbeddingCache(self.cache),
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
+        seen = contamination_of(data, training_data_of(self.model, self.trained_on))
+        result = replace(result, contamination=seen)
         result.save(self.out)
         print(summary_table([result]))
         print(f"result: {self.out}")
@@ -113,10 +124,19 @@ def report(
         run: run folder, for the training curves
     """
     loaded = [Result.load(path) for path in results]
-    write_report(out, loaded, dataset=Dataset.open(data) if data else None, run=run)
+    comparisons = compare_all(loaded)
+    write_report(out, loaded, comparisons=comparisons, dataset=Dataset.open(data) if data else None, run=run)
     print(summary_table(loaded))
+    if comparisons:
+        print("\n" + comparison_table(comparisons))
     print(f"report: {out}")
     return 0
 
 
-VERBS = {"zero-shot": zero_shot, "retrieval": retrieval, "report": report, "ls": ls}
+def run(options: tyro.conf.OmitArgPrefixes[suite.Options]) -> int:
+    """A suite of measurements, of one model or several compared: quick, georsclip, farslip, all."""
+    suite.run(options)
+    return 0
+
+
+VERBS = {"zero-shot": zero_shot, "retrieval": retrieval, "run": run, "report": report, "ls": ls}
