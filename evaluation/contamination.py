@@ -99,7 +99,7 @@ def contamination_of(data: EvalSet, training: TrainingData) -> dict[str, Any]:
     trained_on          names of the training data, with the parts they are made of
     exact_images        images of the split whose very bytes are among the training images
     same_phash_images   images of the split whose 64-bit perceptual hash is that of a training image: the same picture stored anew, or one
-                        as flat and featureless as another
+                        as flat and featureless as another. Strong compression turns a bit or two: there may be more.
     known_overlaps      what a table of published overlaps says of these names
     Each is "unknown" where nothing is known; a table that says nothing is no proof. `test_images` and `training_images` are what was
     compared, where something was.

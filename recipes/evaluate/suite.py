@@ -131,7 +131,7 @@ def smoke(folder: Path) -> Options:
 
     for entry in (entry for entry in catalogue() if entry.name in ("eurosat", "ucm")):
         for number, label in enumerate(entry.classes):
-            path = folder / "data" / entry.folders[0] / label / f"{label}_1.png"
+            path = folder / "data" / entry.folders[0] / label / f"{label}_1.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (32, 32), (9 * number, 80, 255 - 9 * number)).save(path)
     return Options(model=("rsvl-tiny",), root=folder / "data", out=folder / "suite", num_bootstrap=20)
