@@ -18,6 +18,7 @@ from evaluation.prompts import PromptProtocol
 from evaluation.report import write_report
 from evaluation.result import Result
 from evaluation.wording import summary_table
+from recipes._eval_datasets import ls
 from rsvl_data.shards import Dataset
 from rsvl_data.transforms import Engine
 from rsvl_pretrain.model import DualEncoder
@@ -118,4 +119,4 @@ def report(
     return 0
 
 
-VERBS = {"zero-shot": zero_shot, "retrieval": retrieval, "report": report}
+VERBS = {"zero-shot": zero_shot, "retrieval": retrieval, "report": report, "ls": ls}

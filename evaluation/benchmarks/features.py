@@ -10,6 +10,7 @@ from torch import Tensor
 from evaluation.benchmarks.identity import origin
 from evaluation.data import EvalSet
 from evaluation.embed import Encoder, EvalPrecision, Progress, embed_images
+from evaluation.embedding_cache import EmbeddingCache
 from rsvl_data.errors import DataError
 from rsvl_data.transforms import Engine
 
@@ -22,6 +23,7 @@ class EmbedOptions(TypedDict, total=False):
     precision: EvalPrecision
     engine: Engine
     progress: Progress
+    cache: EmbeddingCache | None
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class ColourEncoder(nn.Module):
     def __init__(self, name: str = "colour") -> None:
         super().__init__()
         self.name, self.preprocess, self.calls = name, Preprocess(size=8), []
+        self.config: dict[str, Any] = {"embed_dim": 3}
         self.weight = nn.Parameter(torch.ones(1))
 
     @property
