@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from evaluation.benchmarks.classified import classified
-from evaluation.benchmarks.features import EmbedOptions, embedding_origin, labelled, refuse_non_finite
+from evaluation.benchmarks.features import EmbedOptions, embedding_origin, labelled
 from evaluation.bootstrap import Statistic
 from evaluation.data import EvalSet
 from evaluation.embed import Encoder, EvalPrecision, embed_images, embed_texts
@@ -22,7 +22,7 @@ from evaluation.metrics.classification import (
     confidences,
     predicted_classes,
 )
-from evaluation.prompts import PromptProtocol, PromptSet, prompt_set_id
+from evaluation.prompts import SLOT, PromptProtocol, PromptSet, prompt_set_id
 from evaluation.prompts_multilingual import prompts_in
 from evaluation.result import Result
 
@@ -51,10 +51,9 @@ def zero_shot(
     """
     began = time.perf_counter()
     found = labelled(data)
-    prompts = prompts or prompts_in(lang, protocol, data.classes)
+    prompts = prompts or _prompts(data, protocol, lang)
     class_embeds = _class_embeds(encoder, data.classes, prompts, embedding.get("precision", "fp32"))
     images = embed_images(encoder, data, **embedding)[torch.from_numpy(found.rows)]
-    refuse_non_finite(images, data, found.rows)
     scores = class_scores(images, class_embeds)
     calibrated, calibration = _calibration(encoder, scores, predicted_classes(scores) == found.labels)
     fields = classified(scores, found.labels, data.classes, num_bootstrap, seed, calibrated)
@@ -68,6 +67,14 @@ def zero_shot(
         **fields,
         **embedding_origin(encoder, data, embedding, without_label=found.num_without, **({"lang": lang} if lang != "en" else {})),
     )
+
+
+def _prompts(data: EvalSet, protocol: PromptProtocol, lang: str) -> PromptSet:
+    """A webdataset of CLIP_benchmark brings templates with {c} and class names, which that protocol takes as they are."""
+    templates: tuple[str, ...] = getattr(data, "templates", ())
+    if protocol == "clip_benchmark" and templates and lang == "en":
+        return PromptSet("clip_benchmark_wds", tuple(template.replace("{c}", SLOT) for template in templates), class_name=str)
+    return prompts_in(lang, protocol, data.classes)
 
 
 def _class_embeds(encoder: Encoder, classes: Sequence[str], prompts: PromptSet, precision: EvalPrecision) -> Float[Tensor, "c d"]:

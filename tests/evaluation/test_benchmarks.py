@@ -9,6 +9,7 @@ from evaluation.benchmarks.zero_shot import zero_shot
 from evaluation.data import Head, ShardSet
 from evaluation.prompts import PromptSet
 from evaluation.result import Result
+from evaluation.wording import metric_words
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.shards import Dataset
 from rsvl_data.version import code_version
@@ -177,7 +178,7 @@ def test_embeddings_that_are_not_finite_are_named(encoder, colours):
     encode = encoder.encode_image
     encoder.encode_image = lambda images: torch.where(torch.arange(len(images))[:, None] == 2, torch.nan, encode(images))
     for benchmark in (zero_shot, retrieval):
-        with pytest.raises(DataError, match="tiny: the embeddings of 1 of [45] images hold NaN or infinity, such as that of g0"):
+        with pytest.raises(DataError, match="the embeddings of 1 samples hold NaN or infinity: g0"):
             benchmark(encoder, ShardSet(colours, "test"), num_bootstrap=5)
 
 
@@ -213,6 +214,22 @@ def test_zero_shot_in_another_language(encoder, two_classes):
 def test_own_prompts_take_the_place_of_the_protocols(encoder, colours):
     result = zero_shot(encoder, ShardSet(colours, "test"), prompts=PromptSet("mine", ("look: {}",)), num_bootstrap=5)
     assert result.prompts.startswith("mine-") and encoder.calls[0][:2] == ["look: green field", "look: blue"]
+
+
+def test_a_webdataset_of_clip_benchmark_brings_its_prompts(encoder, colours):
+    data = ShardSet(colours, "test")
+    data.templates = ("from space: {c}", "{c}!")
+    result = zero_shot(encoder, data, protocol="clip_benchmark", num_bootstrap=5)
+    assert encoder.calls[0][:2] == ["from space: GreenField", "GreenField!"]  # the first call: prompts of the first class
+    assert result.prompts.startswith("clip_benchmark_wds-")
+    assert zero_shot(encoder, data, num_bootstrap=5).prompts.startswith("rsvl-")
+
+
+def test_words_of_the_metrics():
+    assert metric_words("mean_recall[pt]").name == "Mean recall (pt)"
+    assert not metric_words("image_retrieval_median_rank[pt]").percent
+    assert metric_words("acc1_16_shot").name == "Top-1 accuracy, 16-shot"
+    assert metric_words("expected_calibration_error").name == "Calibration error"
 
 
 def test_farslip_is_skyscripts_protocol(encoder, colours):
