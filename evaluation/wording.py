@@ -3,6 +3,7 @@
 Results hold unrounded fractions; they are turned into percent here and nowhere else.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,15 +30,32 @@ _METRICS = {
         "Mean per-class accuracy", "Average of the classes' accuracies; a rare class counts in full."
     ),
     "mean_recall": MetricWords("Mean recall", "Average of recall@1, @5 and @10 in both directions."),
+    "expected_calibration_error": MetricWords(
+        "Calibration error", "How far the model's confidence is from how often it is right, on average; 0 is best."
+    ),
 }
 _RETRIEVAL_SIDES = {
     "image_retrieval_": ("Text to image", "image", "a caption"),
     "text_retrieval_": ("Image to text", "caption", "an image"),
 }
-_TASKS = {"zero_shot": "Zero-shot classification", "retrieval": "Image-text retrieval"}
+_TASKS = {
+    "zero_shot": "Zero-shot classification",
+    "retrieval": "Image-text retrieval",
+    "linear_probe": "Linear probe",
+    "knn": "Nearest neighbours",
+    "few_shot": "Few-shot classification",
+}
+_FEW_SHOT = re.compile(r"acc1_(\d+)_shot")
 
 
 def metric_words(name: str) -> MetricWords:
+    """A language in brackets, as in `mean_recall[pt]`, is that of the captions."""
+    if name.endswith("]"):
+        name, _, lang = name[:-1].partition("[")
+        words = metric_words(name)
+        return MetricWords(f"{words.name} ({lang})", words.meaning, words.percent)
+    if few := _FEW_SHOT.fullmatch(name):
+        return MetricWords(f"Top-1 accuracy, {few[1]}-shot", f"A linear probe trained on {few[1]} images of each class.")
     return _METRICS.get(name) or _retrieval_words(name) or MetricWords(name.replace("_", " "))
 
 

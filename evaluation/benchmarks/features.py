@@ -72,21 +72,10 @@ class Features:
 
 
 def features(encoder: Encoder, data: EvalSet, **embedding: Unpack[EmbedOptions]) -> Features:
-    """Raises DataError as `labelled` does, and for embeddings that are not finite."""
+    """Raises DataError as `labelled` and `embed_images` do."""
     found = labelled(data)
     embeds = embed_images(encoder, data, **embedding)[torch.from_numpy(found.rows)]
-    refuse_non_finite(embeds, data, found.rows)
     return Features(embeds.to(encoder.device), torch.from_numpy(found.labels).to(encoder.device))
-
-
-def refuse_non_finite(embeds: Tensor, data: EvalSet, rows: np.ndarray) -> None:
-    """Raises DataError naming samples; `rows` are the items of `embeds`."""
-    wrong = rows[(~embeds.isfinite().all(1)).numpy()]
-    if len(wrong):
-        raise DataError(
-            f"{data.name}: the embeddings of {len(wrong)} of {len(rows)} images hold NaN or infinity, such as that of "
-            f"{data.items[wrong[0]].key}. Look at the weights, or measure in fp32."
-        )
 
 
 @dataclass(frozen=True)

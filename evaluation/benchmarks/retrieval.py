@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from evaluation.benchmarks.features import EmbedOptions, embedding_origin, refuse_non_finite
+from evaluation.benchmarks.features import EmbedOptions, embedding_origin
 from evaluation.benchmarks.identity import as_metric
 from evaluation.bootstrap import Statistic, intervals, mean_of, median, share
 from evaluation.data import EvalSet
@@ -66,7 +66,6 @@ def retrieval(
         )
     prefix = _prefix(protocol, data)
     images = embed_images(encoder, data, **embedding)[captioned.rows]
-    refuse_non_finite(images, data, np.array(captioned.rows))
     found = {
         its: _search(encoder, images, captions, protocol, prefix, embedding.get("precision", "fp32"))
         for its, captions in captioned.by_lang.items()

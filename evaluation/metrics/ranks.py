@@ -20,7 +20,7 @@ from evaluation.metrics.relevance import Lists, Relevance
 Ties = Literal["pessimistic", "optimistic", "lowest_index"]
 
 _TILE_SCORES = 2**23  # scores held at once: 32 MiB as float32
-_BLOCK_QUERIES = 1024
+_SMALLEST_TILE_SCORES, _BLOCK_QUERIES = 2**18, 1024
 
 
 def first_right_ranks(
@@ -29,7 +29,7 @@ def first_right_ranks(
     relevance: Relevance,
     *,
     ties: Ties = "pessimistic",
-    block_size: int = _BLOCK_QUERIES,
+    block_size: int | None = None,
     device: torch.device | str | None = None,
 ) -> Int[np.ndarray, "q"]:
     """Rank of the best right item of every query, from 1. Similarity is the cosine in float32; rows may have any length.
@@ -38,15 +38,18 @@ def first_right_ranks(
       pessimistic    after all of them: the order of the data plays no part and an encoder that cannot tell gains nothing
       optimistic     before all of them
       lowest_index   in gallery order, as the training metrics at the head of open_clip's repository
-    Equal gallery rows tie exactly, wherever they stand. `block_size` queries are compared at a time; `device` is where the products
-    are taken, None where the queries are. Raises ValueError for embeddings that are not finite, no queries, an empty gallery, or a
+    Equal gallery rows tie exactly, wherever they stand. `block_size` queries are compared at a time, None picks; `device` is where the
+    products are taken, None where the queries are. Raises ValueError for embeddings that are not finite, no queries, an empty gallery, or a
     query without a right item.
     """
     _refuse_mismatch(len(query), len(gallery), relevance)
     device = query.device if device is None else torch.device(device)
     for embeds in (query, gallery):
         _refuse_non_finite(embeds)
-    search = _Search(gallery, max(1, _TILE_SCORES // block_size), device)
+    # A small search needs no large tile
+    tile_scores = min(_TILE_SCORES, max(_SMALLEST_TILE_SCORES, len(query) * len(gallery) // 8))
+    block_size = block_size or max(1, min(_BLOCK_QUERIES, int((tile_scores / 4) ** 0.5)))
+    search = _Search(gallery, max(1, tile_scores // block_size), device)
     ranks = np.empty(len(query), dtype=np.int64)
     for start in range(0, len(query), block_size):
         block = slice(start, start + block_size)

@@ -7,8 +7,10 @@ import torch
 from evaluation.benchmarks.retrieval import retrieval
 from evaluation.benchmarks.zero_shot import zero_shot
 from evaluation.data import Head, ShardSet
+from evaluation.prompts import PromptSet
 from evaluation.result import Result
-from rsvl_data.errors import DataError
+from evaluation.wording import metric_words
+from rsvl_data.errors import DataError, OptionError
 from rsvl_data.shards import Dataset
 from rsvl_data.version import code_version
 
@@ -141,11 +143,128 @@ def test_the_prefix_is_said(encoder, colours):
     assert said and all(text.startswith("a satellite image. ") for text in said)
 
 
+def test_all_languages(encoder, two_languages):
+    result = retrieval(encoder, ShardSet(two_languages, "test"), lang="all", num_bootstrap=200)
+    english, portuguese = (
+        retrieval(encoder, Head(ShardSet(two_languages, "test"), 3), lang=lang, num_bootstrap=200) for lang in ("en", "pt")
+    )
+    assert (result.n, result.data["langs"], result.data["without_caption"], result.data["texts"]) == (3, ["en", "pt"], 1, 6)
+    assert english.metrics["text_retrieval_recall@1"].value == 1 and portuguese.metrics["text_retrieval_recall@1"].value == 1 / 3
+    for name, metric in english.metrics.items():
+        # galleries never mix languages, and the same resamples are drawn for each language as for one alone
+        assert result.metrics[f"{name}[en]"] == metric and result.metrics[f"{name}[pt]"] == portuguese.metrics[name]
+        assert result.metrics[name].value == pytest.approx((metric.value + portuguese.metrics[name].value) / 2)
+        assert result.metrics[name].chance == metric.chance
+    mean = result.metrics["text_retrieval_recall@1"]
+    # English is always right: what moves is Portuguese alone, at half the weight
+    assert mean.low == pytest.approx((1 + portuguese.metrics["text_retrieval_recall@1"].low) / 2)
+    assert result.details["items_by_lang"]["pt"] == portuguese.details["items"] and "items" not in result.details
+    assert not result.metrics["image_retrieval_median_rank[pt]"].higher_is_better
+
+
+def test_all_languages_of_one_language(encoder, numbered):
+    one, every = (retrieval(encoder, ShardSet(numbered, "test"), lang=lang, num_bootstrap=5) for lang in ("en", "all"))
+    assert one.metrics == every.metrics and every.data["langs"] == ["en"]
+
+
+def test_what_all_languages_cannot_mean(encoder, colours, two_languages):
+    with pytest.raises(DataError, match="has a caption in every language; languages there: en .4 images., pt .1 images."):
+        retrieval(encoder, ShardSet(colours, "test"), lang="all")
+    with pytest.raises(OptionError, match="'farslip' resamples sentences.* use --protocol rsvl, clip_benchmark or georsclip"):
+        retrieval(encoder, ShardSet(two_languages, "test"), lang="all", protocol="farslip")
+
+
+def test_embeddings_that_are_not_finite_are_named(encoder, colours):
+    encode = encoder.encode_image
+    encoder.encode_image = lambda images: torch.where(torch.arange(len(images))[:, None] == 2, torch.nan, encode(images))
+    for benchmark in (zero_shot, retrieval):
+        with pytest.raises(DataError, match="the embeddings of 1 samples hold NaN or infinity: g0"):
+            benchmark(encoder, ShardSet(colours, "test"), num_bootstrap=5)
+
+
+def test_calibration(encoder, colours):
+    result = zero_shot(encoder, ShardSet(colours, "test"), num_bootstrap=200)
+    error, shown = result.metrics["expected_calibration_error"], result.details["calibration"]
+    assert shown["logit_scale"] == 10 and sum(shown["items"]) == 5 and not error.higher_is_better
+    gaps = [n * abs(c - a) for n, c, a in zip(shown["items"], shown["confidence"], shown["accuracy"])]
+    assert error.value == pytest.approx(sum(gaps) / 5) and 0 < error.value < 1
+    assert error.low < error.value < error.high
+    type(encoder).logit_scale, kept = property(lambda self: torch.tensor(1e-3)), type(encoder).logit_scale
+    try:  # knows nothing of itself: a quarter sure of four classes, four of five right
+        assert zero_shot(encoder, ShardSet(colours, "test"), num_bootstrap=5).metrics[
+            "expected_calibration_error"
+        ].value == pytest.approx(0.8 - 0.25, abs=1e-3)
+        type(encoder).logit_scale = None
+        assert "expected_calibration_error" not in zero_shot(encoder, ShardSet(colours, "test"), num_bootstrap=5).metrics
+    finally:
+        type(encoder).logit_scale = kept
+
+
+def test_zero_shot_in_another_language(encoder, two_classes):
+    data = ShardSet(two_classes, "test")
+    result = zero_shot(encoder, data, lang="pt", num_bootstrap=5)
+    assert result.details["class_words"] == {"SeaLake": "mar ou lago", "golf_course": "campo de golfe"}
+    assert result.prompts.startswith("rsvl_pt-") and result.data["lang"] == "pt"
+    said = [text for call in encoder.calls if isinstance(call, list) for text in call]
+    assert "uma imagem de satélite de campo de golfe." in said and not any("golf course" in text for text in said)
+    with pytest.raises(OptionError, match="'georsclip' has English prompts only; use --protocol rsvl for 'pt'"):
+        zero_shot(encoder, data, lang="pt", protocol="georsclip")
+
+
+def test_own_prompts_take_the_place_of_the_protocols(encoder, colours):
+    result = zero_shot(encoder, ShardSet(colours, "test"), prompts=PromptSet("mine", ("look: {}",)), num_bootstrap=5)
+    assert result.prompts.startswith("mine-") and encoder.calls[0][:2] == ["look: green field", "look: blue"]
+
+
+def test_a_webdataset_of_clip_benchmark_brings_its_prompts(encoder, colours):
+    data = ShardSet(colours, "test")
+    data.templates = ("from space: {c}", "{c}!")
+    result = zero_shot(encoder, data, protocol="clip_benchmark", num_bootstrap=5)
+    assert encoder.calls[0][:2] == ["from space: GreenField", "GreenField!"]  # the first call: prompts of the first class
+    assert result.prompts.startswith("clip_benchmark_wds-")
+    assert zero_shot(encoder, data, num_bootstrap=5).prompts.startswith("rsvl-")
+
+
+def test_words_of_the_metrics():
+    assert metric_words("mean_recall[pt]").name == "Mean recall (pt)"
+    assert not metric_words("image_retrieval_median_rank[pt]").percent
+    assert metric_words("acc1_16_shot").name == "Top-1 accuracy, 16-shot"
+    assert metric_words("expected_calibration_error").name == "Calibration error"
+
+
+def test_farslip_is_skyscripts_protocol(encoder, colours):
+    sky, far = (
+        [
+            benchmark(encoder, ShardSet(colours, "test"), protocol=protocol, num_bootstrap=20)
+            for benchmark in (zero_shot, retrieval)
+        ]
+        for protocol in ("skyscript", "farslip")
+    )
+    assert [result.metrics for result in sky] == [result.metrics for result in far]
+    assert {result.protocol for result in far} == {"farslip"}
+
+
+def test_georsclip_retrieval_is_clip_benchmarks(encoder, colours):
+    one, other = (
+        retrieval(encoder, ShardSet(colours, "test"), protocol=p, num_bootstrap=20).metrics
+        for p in ("clip_benchmark", "georsclip")
+    )
+    assert one == other
+
+
+def test_skyscripts_own_captions_get_no_prefix(encoder, colours):
+    data = ShardSet(colours, "test")
+    data.name = "skyscript_retrieval"
+    assert retrieval(encoder, data, protocol="skyscript", num_bootstrap=5).prompts is None
+
+
 def test_lang_chooses_captions(encoder, colours):
     result = retrieval(encoder, ShardSet(colours, "test"), lang="pt", num_bootstrap=5)
     assert (result.n, result.data["lang"], result.data["without_caption"]) == (1, "pt", 4)
     assert result.details["gallery"][0]["found"][0]["score"] > 0.9  # the blue image, not the first of the split
-    with pytest.raises(DataError, match="no sample of split 'test' has a caption in 'de'; languages there: en, pt. Choose one"):
+    with pytest.raises(
+        DataError, match="no sample of split 'test' has a caption in 'de'; languages there: en .4 images., pt .1 im"
+    ):
         retrieval(encoder, ShardSet(colours, "test"), lang="de")
 
 
