@@ -19,7 +19,7 @@ from evaluation.datasets.entry import DatasetEntry, choose, joined, official_not
 from rsvl_data.errors import DataError
 from rsvl_data.images import READABLE_SUFFIXES
 from rsvl_data.splits import given_split, split_of_name
-from rsvl_data.table_rows import Fault, read_rows
+from rsvl_data.table_rows import Fault, column_names, read_rows
 
 _SPLITS = ("train", "val", "test")
 _MAX_DEPTH = 3  # of class folders
@@ -158,13 +158,15 @@ def _images(below: Path, root: Path, ending: str) -> Iterator[str]:
 
 def _read_splits(path: Path) -> dict[str, str]:
     """File name -> split. Raises DataError for a table without the columns, or with a row that cannot be read."""
+    if not {"filename", "split"} <= set(column_names(path)):
+        raise DataError(f"{path} has columns {', '.join(column_names(path))[:200]}; expected filename and split")
     splits: dict[str, str] = {}
     for number, row in read_rows(path, only={"filename", "split"}):
         if isinstance(row, Fault):
             raise DataError(f"{path}: {row.detail}. Expected the columns filename and split")
         name, split = row.get("filename"), row.get("split")
         if not isinstance(name, str) or not isinstance(split, str):
-            raise DataError(f"{path}: row {number} has {', '.join(row)}; expected the columns filename and split")
+            raise DataError(f"{path}: row {number} has filename {name!r} and split {split!r}; expected both")
         if name in splits:
             raise DataError(f"{path}: row {number} names {name} again. Each image has one split")
         splits[name] = given_split(split, f"{path}: {name}") or ""

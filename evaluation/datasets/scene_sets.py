@@ -270,7 +270,8 @@ OPTIMAL_31 = DatasetEntry(
     home="https://www.kaggle.com/datasets/brajrajnagar/optimal-31",
     licence="not stated",
     citation="Wang et al., IEEE TGRS 2019, doi:10.1109/TGRS.2018.2864987",
-    notes=f"{_NO_SPLIT} 60 images a class. The home is a copy; layout Images/CLASS/CLASS(1).jpg, as the copy has it (inferred for the original).",
+    notes=f"{_NO_SPLIT} 60 images a class. The home is a copy; layout Images/CLASS/CLASS(1).jpg, as the copy has "
+    "it (inferred for the original).",
 )
 
 SCENE_SETS = (
