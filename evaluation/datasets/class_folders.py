@@ -22,7 +22,7 @@ from rsvl_data.splits import given_split, split_of_name
 from rsvl_data.table_rows import Fault, column_names, read_rows
 
 _SPLITS = ("train", "val", "test")
-_MAX_DEPTH = 3  # of class folders
+_MAX_DEPTH = 3  # of class folders; fMoW and split folders have one more above or below
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,8 @@ def _images(below: Path, root: Path, ending: str) -> Iterator[str]:
                 if child.name.startswith("."):
                     continue
                 if child.is_dir():
-                    waiting.append((child.path, f"{prefix}{child.name}/"))
+                    if prefix.count("/") <= _MAX_DEPTH:  # a link to a folder above would lead on without end
+                        waiting.append((child.path, f"{prefix}{child.name}/"))
                 elif (
                     prefix
                     and child.name.lower().endswith(ending)

@@ -157,6 +157,13 @@ def test_unlabelled_test_images_of_million_aid_are_not_looked_at(tmp_path):
         open_dataset("millionaid", root, "all")
 
 
+def test_a_link_to_the_folder_itself_ends(tmp_path):
+    root = grow_images(tmp_path, paths_of("aid", ARCHIVES["aid"]))
+    (root / "AID/Airport/again").symlink_to(root / "AID")
+    with pytest.raises(DataError, match="occur more than once"):
+        open_dataset("aid", root)
+
+
 def test_both_spellings_of_a_class_of_million_aid(tmp_path):
     paths = [path.replace("/basketball", "/bapsketball") for path in paths_of("millionaid", ARCHIVES["millionaid"])]
     labels = {item.label for item in open_dataset("millionaid", grow_images(tmp_path, paths)).items}
