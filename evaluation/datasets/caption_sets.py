@@ -57,8 +57,8 @@ RSITMD = DatasetEntry(
     home="https://github.com/xiaoyuan1996/AMFMN/tree/master/RSITMD",
     licence="not stated",
     citation="Yuan et al., IEEE TGRS 2021, doi:10.1109/TGRS.2021.3078451",
-    notes="Five captions an image; about 2,100 of the 2,260 of test are different. No official val: choose on a part of train. Four "
-    "captions that were blank were filled in on 2021-10-28; blank ones are left out and counted.",
+    notes="Five captions an image; about 2,100 of the 2,260 of test are different. No official val: choose on a part of "
+    "train. Four captions that were blank were filled in on 2021-10-28; blank ones are left out and counted.",
 )
 
 UCM_CAPTIONS = DatasetEntry(

@@ -64,7 +64,8 @@ class ClassFolders:
 
     def _labelled(self, images: list[str], folder: Path, split: str, entry: DatasetEntry, note: str | None) -> FileSet:
         """In the order of the classes, then of file names."""
-        known, extra = _known(entry), Counter[str]()
+        known, places = _known(entry), {label: place for place, label in enumerate(entry.classes)}
+        extra = Counter[str]()
         rows = []
         for image in images:
             parts = image.split("/")
@@ -73,8 +74,9 @@ class ClassFolders:
             if label is None:
                 extra[name or "."] += 1
             else:
-                rows.append((entry.classes.index(label), parts[-1], label, image))
-        missing = [label for label in entry.classes if label not in {row[2] for row in rows}]
+                rows.append((places[label], parts[-1], label, image))
+        found = {label for _, _, label, _ in rows}
+        missing = [label for label in entry.classes if label not in found]
         if extra or missing:
             raise _wrong_classes(entry, folder, split, missing, extra)
         rows.sort()
@@ -149,7 +151,7 @@ def _images(below: Path, root: Path, ending: str) -> Iterator[str]:
                 elif (
                     prefix
                     and child.name.lower().endswith(ending)
-                    and PurePosixPath(child.name).suffix.lower() in READABLE_SUFFIXES
+                    and os.path.splitext(child.name)[1].lower() in READABLE_SUFFIXES
                 ):
                     yield prefix + child.name
 
