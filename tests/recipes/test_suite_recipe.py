@@ -112,7 +112,8 @@ def test_workers_and_where_embeddings_are_kept_change_nothing(options, encoded, 
         shutil.rmtree(options.out)
         encoded.clear()
         suite.run(replace(options, **change))
-        assert results_of(options.out) == before and len(encoded) == num_calls
+        assert results_of(options.out) == before
+        assert len(encoded) > num_calls if "no_cache" in change else len(encoded) == num_calls  # some pictures are in two sets
         assert (options.out / "embeddings").exists() is ("workers" in change)
     shutil.rmtree(options.out)
     encoded.clear()
