@@ -1,18 +1,22 @@
 """`rsvl eval run`: small trees of EuroSAT and UCM, tiny models with fresh weights."""
 
+import functools
 import json
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from evaluation.datasets import catalogue
 from evaluation.result import Result
 from evaluation.suite import measurements
+from recipes._suite_run import Ranks
 from recipes.cli import main
 from recipes.evaluate import suite
 from rsvl_data.errors import OptionError
@@ -58,6 +62,19 @@ def encoded(monkeypatch) -> list[int]:
     return calls
 
 
+@pytest.fixture(autouse=True)
+def loaded_once(monkeypatch) -> None:
+    """Loading takes longer than measuring; fresh weights come from the seed, which is part of the name here."""
+    load = functools.cache(lambda name, device, seed: original(name, device).eval())
+    original = DualEncoder.load
+    monkeypatch.setattr(DualEncoder, "load", lambda name, device="cpu": load(name, device, torch.initial_seed()))
+
+
+@pytest.fixture
+def no_page(monkeypatch) -> None:
+    monkeypatch.setattr(suite, "write_report", lambda *args, **options: None)
+
+
 def results_of(out: Path) -> dict[str, Result]:
     return {path.stem: replace(Result.load(path), seconds=0) for path in sorted(out.glob("results/*/*.json"))}
 
@@ -82,7 +99,7 @@ def test_quick(options, capsys):
     assert "3 measured" in capsys.readouterr().out
 
 
-def test_what_is_finished_is_kept(options, encoded):
+def test_what_is_finished_is_kept(options, encoded, no_page):
     suite.run(options)
     before = results_of(options.out)
     encoded.clear()
@@ -94,7 +111,7 @@ def test_what_is_finished_is_kept(options, encoded):
     assert results_of(options.out) == before and encoded == []  # by the embeddings that were kept
 
 
-def test_what_changes_a_number_is_measured_again(options, monkeypatch):
+def test_what_changes_a_number_is_measured_again(options, monkeypatch, no_page):
     monkeypatch.setattr(suite, "measurements", lambda name: measurements(name)[:1])
     suite.run(options)
     changes = ({"seed": 1}, {"num_bootstrap": 21}, {"limit": 5}, {"batch_size": 4}, {"precision": "bf16"}, {"engine": "fast"})
@@ -105,7 +122,7 @@ def test_what_changes_a_number_is_measured_again(options, monkeypatch):
     assert states(suite.run(replace(options, trained_on=("x",)))) == {"eurosat": "kept"}
 
 
-def test_workers_and_where_embeddings_are_kept_change_nothing(options, encoded, tmp_path):
+def test_workers_and_where_embeddings_are_kept_change_nothing(options, encoded, tmp_path, no_page):
     suite.run(options)
     before, num_calls = results_of(options.out), len(encoded)
     for change in ({"workers": 5}, {"cache": tmp_path / "shared"}, {"no_cache": True}):
@@ -121,7 +138,7 @@ def test_workers_and_where_embeddings_are_kept_change_nothing(options, encoded, 
     assert results_of(options.out) == before and encoded == []
 
 
-def test_data_that_changed_are_measured_again(options, data, tmp_path):
+def test_data_that_changed_are_measured_again(options, data, tmp_path, no_page):
     root = tmp_path / "copy"
     shutil.copytree(data, root)
     suite.run(replace(options, root=root))
@@ -129,7 +146,7 @@ def test_data_that_changed_are_measured_again(options, data, tmp_path):
     assert states(suite.run(replace(options, root=root))) == {"eurosat": "measured", "ucm": "kept", "ucm-captions": "kept"}
 
 
-def test_absent_and_broken_datasets_cost_nothing_else(options, data, tmp_path, capsys):
+def test_absent_and_broken_datasets_cost_nothing_else(options, data, tmp_path, capsys, no_page):
     root = tmp_path / "copy"
     shutil.copytree(data, root)
     shutil.rmtree(root / "UCM_captions")
@@ -146,7 +163,7 @@ def test_absent_and_broken_datasets_cost_nothing_else(options, data, tmp_path, c
     assert "1 kept, 2 absent" in capsys.readouterr().out
 
 
-def test_a_bug_costs_nothing_else(options, monkeypatch):
+def test_a_bug_costs_nothing_else(options, monkeypatch, no_page):
     monkeypatch.setattr("recipes._suite_run._BENCHMARKS", {"zero_shot": lambda *a, **b: 1 / 0})
     outcomes: list = []
     monkeypatch.setattr(suite, "outcome_table", lambda found: outcomes.extend(found) or "")
@@ -155,7 +172,7 @@ def test_a_bug_costs_nothing_else(options, monkeypatch):
     assert [outcome.reason for outcome in outcomes] == ["ZeroDivisionError: division by zero"] * 2 + ["KeyError: 'retrieval'"]
 
 
-def test_a_run_that_was_killed_goes_on(options, encoded, monkeypatch):
+def test_a_run_that_was_killed_goes_on(options, encoded, monkeypatch, no_page):
     suite.run(options)
     expected, num_calls = results_of(options.out), len(encoded)
     shutil.rmtree(options.out)
@@ -192,7 +209,7 @@ def test_two_models_are_compared(options, tmp_path, capsys):
     assert "mean_per_class_recall" in capsys.readouterr().out and "Models compared" in (tmp_path / "page.html").read_text()
 
 
-def test_models_that_cannot_be_loaded_are_named(options, capsys):
+def test_models_that_cannot_be_loaded_are_named(options, capsys, no_page):
     with pytest.raises(Exception, match="no model is called 'rsvl-tony'"):
         suite.run(replace(options, model=("rsvl-tony", "rsvl-tiny")))
     assert "3 measured, 3 failed" in capsys.readouterr().out
@@ -212,7 +229,26 @@ def test_options_that_make_no_sense(options, change, message):
         suite.run(replace(options, **change))
 
 
-def test_several_processes_give_the_same_numbers(options, tmp_path):
+@pytest.mark.parametrize("world_size", [2, 5])
+def test_ranks_share_the_encoding(options, no_page, encoded, world_size, monkeypatch):
+    """One after the other here; what they share is the folder."""
+    suite.run(options)
+    expected, num_calls = results_of(options.out), len(encoded)
+    shutil.rmtree(options.out)
+    encoded.clear()
+    monkeypatch.setattr(Ranks, "wait", lambda self: None)
+    shares = []
+    for rank in reversed(range(world_size)):
+        with monkeypatch.context() as patched:
+            patched.setattr(Ranks, "started", lambda rank=rank: nullcontext(Ranks(rank, world_size)))
+            outcomes = suite.run(options)
+        shares.append(len(encoded) - sum(shares))
+        assert bool(outcomes) is (rank == 0) and bool(results_of(options.out)) is (rank == 0)
+    assert results_of(options.out) == expected and all(shares) and max(shares) < num_calls
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_same_numbers(options, tmp_path, no_page):
     suite.run(options)
     words = ["quick", "--model", "rsvl-tiny", "--root", str(options.root), "--num-bootstrap", "20", "--batch-size", "8"]
     for number, more in enumerate(([], ["--no-cache"])):
