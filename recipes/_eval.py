@@ -3,17 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
 from rich.progress import Progress
 
+from evaluation.benchmarks import few_shot as few_shot_benchmark
+from evaluation.benchmarks import knn as knn_benchmark
+from evaluation.benchmarks import linear_probe as linear_probe_benchmark
 from evaluation.benchmarks import retrieval as retrieval_benchmark
 from evaluation.benchmarks import zero_shot as zero_shot_benchmark
 from evaluation.comparison import compare_all
 from evaluation.contamination import contamination_of, training_data_of
-from evaluation.data import EvalSet, Head, ShardSet
+from evaluation.data import EvalSet, Head
+from evaluation.datasets import open_dataset
 from evaluation.embed import EvalPrecision
 from evaluation.embedding_cache import EmbeddingCache
 from evaluation.metrics.retrieval import RetrievalProtocol
@@ -32,12 +36,14 @@ from rsvl_pretrain.model import DualEncoder
 class _Common:
     model: str
     """run folder, export folder, hf-hub:org/name, ARCHITECTURE,TAG"""
-    data: Path
-    """dataset folder"""
+    data: str
+    """dataset folder, a name that `rsvl eval ls` lists, wds:PATH or hub:org/name"""
     out: Path
     """result file to write, .json"""
-    split: str = "test"
-    """split to measure on; choose on val, report on test"""
+    root: Path = Path()
+    """folder that holds the datasets that go by a name"""
+    split: str | None = None
+    """split to measure on: choose on val, report on test; left out, test, or what the papers measure a public dataset on"""
     batch_size: int = 128
     """images encoded at once"""
     workers: int = 2
@@ -59,9 +65,10 @@ class _Common:
     num_bootstrap: int = 1000
     """resamples behind the 95 % intervals"""
 
-    def measure(self, benchmark: Callable[..., Result], **own: str) -> int:
-        """Run a benchmark with these options and its `own`, write the result, print it."""
-        data: EvalSet = ShardSet(Dataset.open(self.data), self.split)
+    def measure(self, benchmark: Callable[..., Result], *before: EvalSet, **own: Any) -> int:
+        """Run a benchmark with these options and its `own`, write the result, print it. `before` are splits it takes before the one that
+        is measured."""
+        data = self.opened(self.split)
         if self.limit is not None:
             data = Head(data, self.limit)
         encoder = DualEncoder.load(self.model, self.device)
@@ -70,6 +77,7 @@ class _Common:
             task = bar.add_task("encoding images", total=None)
             result = benchmark(
                 encoder,
+                *before,
                 data,
                 **common,
                 **own,
@@ -83,11 +91,16 @@ class _Common:
         print(f"result: {self.out}")
         return 0
 
+    def opened(self, split: str | None) -> EvalSet:
+        return open_dataset(self.data, self.root, split)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShot(_Common):
     protocol: PromptProtocol = "rsvl"
     """prompts and their averaging"""
+    lang: str = "en"
+    """language of class names and prompts; only the protocol rsvl has others than English"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +108,44 @@ class Retrieval(_Common):
     protocol: RetrievalProtocol = "rsvl"
     """what counts as found; numbers under different protocols do not compare"""
     lang: str = "en"
-    """language of the captions"""
+    """language of the captions; `all` measures each that every image has, and their mean"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(_Common):
+    train_split: str = "train"
+    """split to learn from"""
+    val_split: str | None = None
+    """split to choose settings by; left out, a fifth of each class of the training split"""
+
+    def probe(self, benchmark: Callable[..., Result]) -> int:
+        val = None if self.val_split is None else self.opened(self.val_split)
+        return self.measure(benchmark, self.opened(self.train_split), val=val)
 
 
 def zero_shot(options: tyro.conf.OmitArgPrefixes[ZeroShot]) -> int:
     """Zero-shot scene classification: acc1, acc5, mean per-class recall."""
-    return options.measure(zero_shot_benchmark.zero_shot, protocol=options.protocol)
+    return options.measure(zero_shot_benchmark.zero_shot, protocol=options.protocol, lang=options.lang)
 
 
 def retrieval(options: tyro.conf.OmitArgPrefixes[Retrieval]) -> int:
     """Image-text retrieval both ways: R@1/5/10, mean recall, median rank."""
     return options.measure(retrieval_benchmark.retrieval, protocol=options.protocol, lang=options.lang)
+
+
+def linear_probe(options: tyro.conf.OmitArgPrefixes[Probe]) -> int:
+    """Logistic regression on frozen image embeddings; its weight decay is chosen on val."""
+    return options.probe(linear_probe_benchmark.linear_probe)
+
+
+def knn(options: tyro.conf.OmitArgPrefixes[Probe]) -> int:
+    """Classes of the nearest training images, with DINO's weights; k is chosen on val."""
+    return options.probe(knn_benchmark.knn)
+
+
+def few_shot(options: tyro.conf.OmitArgPrefixes[Probe]) -> int:
+    """Linear probes on 1, 2, 4, 8 and 16 training images a class."""
+    return options.probe(few_shot_benchmark.few_shot)
 
 
 def report(
@@ -139,4 +179,13 @@ def run(options: tyro.conf.OmitArgPrefixes[suite.Options]) -> int:
     return 0
 
 
-VERBS = {"zero-shot": zero_shot, "retrieval": retrieval, "run": run, "report": report, "ls": ls}
+VERBS = {
+    "zero-shot": zero_shot,
+    "retrieval": retrieval,
+    "linear-probe": linear_probe,
+    "knn": knn,
+    "few-shot": few_shot,
+    "run": run,
+    "report": report,
+    "ls": ls,
+}
