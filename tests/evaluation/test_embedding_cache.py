@@ -68,7 +68,8 @@ def test_a_damaged_row_is_absent_and_written_again(cache, damage):
     assert cache.part({}).find(sha256s("y"))[sha256s("y")[0]].tolist() == [2] * 4
 
 
-def _append_many(root: Path, start: int, count: int) -> None:
+def _append_many(root: Path, start: int, count: int, ready) -> None:
+    ready.wait()
     part = EmbeddingCache(root).part({})
     for number in range(start, start + count):
         part.append(sha256s(number, number + 0.5), rows(number, number + 0.5, dim=64))
@@ -76,14 +77,15 @@ def _append_many(root: Path, start: int, count: int) -> None:
 
 def test_several_processes_write_at_once(cache):
     context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=_append_many, args=(cache.root, 100 * i, 60)) for i in range(3)]
+    ready = context.Barrier(3)
+    writers = [context.Process(target=_append_many, args=(cache.root, 1000 * i, 400, ready)) for i in range(3)]
     for writer in writers:
         writer.start()
     time.sleep(0.02)
     os.kill(writers[2].pid, signal.SIGKILL)  # wherever it is
     for writer in writers:
         writer.join()
-    names = [number + half for i in range(2) for number in range(100 * i, 100 * i + 60) for half in (0, 0.5)]
+    names = [number + half for i in range(2) for number in range(1000 * i, 1000 * i + 400) for half in (0, 0.5)]
     found = cache.part({}).find(sha256s(*(int(n) if n == int(n) else n for n in names)))
     assert [row[0] for row in found.values()] == names
 
