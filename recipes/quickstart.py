@@ -14,6 +14,7 @@ from typing import Any
 from cards.model_card import write_model_card
 from evaluation.benchmarks.retrieval import retrieval
 from evaluation.benchmarks.zero_shot import zero_shot
+from evaluation.data import ShardSet
 from evaluation.report import write_report
 from evaluation.result import Result
 from evaluation.wording import summary_table
@@ -99,16 +100,17 @@ def _pretrain(options: Options, dataset: Dataset) -> DualEncoder:
 def _evaluate(options: Options, dataset: Dataset, encoder: DualEncoder) -> list[Result]:
     """On test; a set without one is measured on val, and its results say so."""
     split = next(name for name in ("test", "val", "train") if name in dataset.splits)
+    data = ShardSet(dataset, split)
     encoder.name = "rsvl-tiny"
     results = []
-    if any(dataset.table(split, ["label"])["label"].to_pylist()):
+    if any(item.label for item in data.items):
         log.info("3/4 evaluate: zero-shot classification on %s", split)
-        results.append(zero_shot(encoder, dataset, split, workers=options.workers, seed=options.seed))
+        results.append(zero_shot(encoder, data, workers=options.workers, seed=options.seed))
     if {kind for kinds in dataset.table(split, ["caption_kinds"])["caption_kinds"].to_pylist() for kind in kinds} == {"label"}:
         log.info("4/4 evaluate: no retrieval, the captions only repeat the labels")
     else:
         log.info("4/4 evaluate: retrieval on %s", split)
-        results.append(retrieval(encoder, dataset, split, workers=options.workers, seed=options.seed))
+        results.append(retrieval(encoder, data, workers=options.workers, seed=options.seed))
     for result in results:
         result.save(options.out / "results" / f"{result.task}.json")
     return results

@@ -3,22 +3,20 @@
 from typing import Any
 
 from evaluation.bootstrap import Interval
+from evaluation.data import EvalSet
 from evaluation.embed import Encoder, EvalPrecision
 from evaluation.result import Metric
-from rsvl_data.shards import Dataset
 from rsvl_data.transforms import Engine, Preprocess
 from rsvl_data.version import code_version
 
 
-def origin(
-    encoder: Encoder, dataset: Dataset, split: str, engine: Engine, precision: EvalPrecision, **facts: Any
-) -> dict[str, Any]:
+def origin(encoder: Encoder, data: EvalSet, engine: Engine, precision: EvalPrecision, **facts: Any) -> dict[str, Any]:
     """The fields of a Result that say where it comes from; `facts` about the data that took part are added to `data`."""
     return {
-        "dataset": dataset.name,
-        "split": split,
+        "dataset": data.name,
+        "split": data.split,
         "model": {"name": encoder.name, "sha256": encoder.weights_sha256()},
-        "data": {"name": dataset.name, "note": dataset.note, "sha256": dataset.sha256(split), **facts},
+        "data": {"name": data.name, "note": data.note, "sha256": data.sha256(), **facts},
         "preprocessing": preprocessing_text(encoder.preprocess, engine, precision),
         "code": code_version(),
     }

@@ -1,32 +1,36 @@
 """Image-text retrieval on a captioned split: which image a sentence means, which sentence an image calls for."""
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from evaluation.benchmarks.identity import as_metric, origin
+from evaluation.benchmarks.features import EmbedOptions, embedding_origin
+from evaluation.benchmarks.identity import as_metric
 from evaluation.bootstrap import Statistic, intervals, mean_of, median, share
-from evaluation.embed import Encoder, EvalPrecision, Progress, embed_images, embed_texts, no_progress, rows_of_split
+from evaluation.data import EvalSet
+from evaluation.embed import Encoder, EvalPrecision, embed_images, embed_texts
+from evaluation.metrics.ranks import first_right_ranks
+from evaluation.metrics.relevance import Relevance
 from evaluation.metrics.retrieval import (
-    Relevance,
+    MERGED,
     RetrievalProtocol,
     RetrievalTask,
     chance_median_rank,
     chance_recall_at_k,
-    first_right_ranks,
     retrieval_task,
 )
 from evaluation.prompts import SKYSCRIPT_CAPTION_PREFIX
+from evaluation.prompts_multilingual import LANGS
 from evaluation.result import Metric, Result
-from rsvl_data.errors import DataError
-from rsvl_data.shards import Dataset
-from rsvl_data.transforms import Engine
+from rsvl_data.errors import DataError, OptionError
 
+ALL = "all"  # languages
 KS = (1, 5, 10)
 NUM_GALLERY_QUERIES = 6  # a direction
 NUM_FOUND = 5
@@ -34,86 +38,125 @@ NUM_FOUND = 5
 
 def retrieval(
     encoder: Encoder,
-    dataset: Dataset,
-    split: str,
+    data: EvalSet,
     *,
     protocol: RetrievalProtocol = "rsvl",
     lang: str = "en",
-    batch_size: int = 64,
-    workers: int = 2,
-    precision: EvalPrecision = "fp32",
-    engine: Engine = "exact",
-    limit: int | None = None,
     seed: int = 0,
     num_bootstrap: int = 1000,
-    progress: Progress = no_progress,
+    **embedding: Unpack[EmbedOptions],
 ) -> Result:
     """Recall at 1, 5 and 10, their means and median ranks, in both directions; protocols as in `evaluation.metrics.retrieval`.
 
     `image_retrieval_*` has text queries, `text_retrieval_*` image queries (CLIP_benchmark's names). Ties go against the model.
     Only captions in `lang` take part; images without one are left out of queries and gallery and counted in `data`.
-    Intervals: images are resampled together with their captions, under `skyscript` merged sentences and images each on their own;
-    the gallery stays as it is. `details["items"]` holds the ranks that a paired comparison of two models needs: those of the text
-    queries by what is resampled together, and one for each image.
-    Raises DataError when no image of the split has a caption in `lang`.
+    `lang="all"` measures every language of the split in a gallery of its own, on the images that have a caption in all of them:
+    `mean_recall[pt]` is of one language, `mean_recall` the mean over all.
+    Intervals: images are resampled together with their captions, in all languages at once; under `skyscript` and `farslip` merged
+    sentences and images each on their own. The gallery stays as it is. `details["items"]`, or `details["items_by_lang"]`, holds the
+    ranks that a paired comparison of two models needs: those of the text queries by what is resampled together, and one for each image.
+    Raises DataError when no image of the split has the captions asked for, OptionError for all languages under a protocol that merges.
     """
     began = time.perf_counter()
-    captioned = _captioned(dataset, split, lang, limit)
-    task = retrieval_task(captioned.captions, protocol)
-    prefix = SKYSCRIPT_CAPTION_PREFIX if protocol == "skyscript" else ""
-    images = embed_images(
-        encoder,
-        dataset,
-        split,
-        batch_size=batch_size,
-        workers=workers,
-        precision=precision,
-        engine=engine,
-        limit=limit,
-        progress=progress,
-    )[captioned.rows]
-    texts = embed_texts(encoder, [prefix + text for text in task.texts], precision=precision)
-    unit = np.arange(len(texts)) if protocol == "skyscript" else task.image_of_text  # what each text is resampled with
-    text_ranks = first_right_ranks(texts, images, task.text_to_image)
-    image_ranks = first_right_ranks(images, texts, task.image_to_text)
+    captioned = _captioned(data, lang)
+    if lang == ALL and protocol in MERGED:
+        raise OptionError(
+            f"the protocol {protocol!r} resamples sentences, which have no counterpart in another language: "
+            "use --protocol rsvl, clip_benchmark or georsclip for all languages, or name one language"
+        )
+    prefix = _prefix(protocol, data)
+    images = embed_images(encoder, data, **embedding)[captioned.rows]
+    found = {
+        its: _search(encoder, images, captions, protocol, prefix, embedding.get("precision", "fp32"))
+        for its, captions in captioned.by_lang.items()
+    }
+    first = next(iter(found.values()))
+    langs = {"langs": list(found)} if lang == ALL else {}
+    num_texts = sum(len(each.task.texts) for each in found.values())
     return Result(
         task="retrieval",
         protocol=protocol,
         n=len(images),
-        metrics=_metrics(task, text_ranks, unit, image_ranks, protocol, num_bootstrap, seed),
+        metrics=_metrics(found, protocol, num_bootstrap, seed),
         prompts=f"prefix {prefix!r}" if prefix else None,
         seconds=time.perf_counter() - began,
         seed=seed,
         details={
-            "gallery": _gallery(task, captioned.keys, images, texts, seed),
-            "items": {"text_query_ranks": _by_unit(text_ranks, unit), "image_query_rank": image_ranks.tolist()},
+            "gallery": _gallery(first.task, captioned.keys, images, first.texts, seed),
+            **({"items_by_lang": {its: each.items() for its, each in found.items()}} if langs else {"items": first.items()}),
         },
-        **origin(encoder, dataset, split, engine, precision, lang=lang, texts=len(texts), without_caption=captioned.num_without),
+        **embedding_origin(encoder, data, embedding, lang=lang, texts=num_texts, without_caption=captioned.num_without, **langs),
     )
+
+
+def _prefix(protocol: RetrievalProtocol, data: EvalSet) -> str:
+    """FarSLIP's `tests/test_retrieval.py` leaves SkyScript's own captions as they are."""
+    return SKYSCRIPT_CAPTION_PREFIX if protocol in MERGED and not data.name.lower().startswith("skyscript") else ""
 
 
 @dataclass(frozen=True)
 class _Captioned:
-    """The images that have captions in the language asked for; `rows` is where they are in the split."""
+    """The images that have captions in the languages asked for; `rows` is where they are in the split."""
 
     rows: list[int]
     keys: list[str]
-    captions: list[list[str]]
+    by_lang: dict[str, list[list[str]]]
     num_without: int
 
 
-def _captioned(dataset: Dataset, split: str, lang: str, limit: int | None) -> _Captioned:
-    rows = rows_of_split(dataset, split, ["key", "captions", "caption_langs"], limit)
-    captions = [[text for text, its in zip(row["captions"], row["caption_langs"]) if its == lang] for row in rows]
-    kept = [i for i, own in enumerate(captions) if own]
+def _captioned(data: EvalSet, lang: str) -> _Captioned:
+    there = Counter(its for item in data.items for its in {its for _, its in item.captions})
+    langs = (
+        sorted(there, key=lambda its: (its not in LANGS, LANGS.index(its) if its in LANGS else 0, its)) if lang == ALL else [lang]
+    )
+    by_lang = {its: [[text for text, other in item.captions if other == its] for item in data.items] for its in langs}
+    kept = [i for i in range(len(data.items)) if by_lang and all(captions[i] for captions in by_lang.values())]
     if not kept:
-        langs = sorted({its for row in rows for its in row["caption_langs"]})
-        there = ", ".join(langs) or "none"
-        advice = f"Choose one of them, such as {langs[0]}." if langs else "`rsvl eval zero-shot` needs labels and no captions."
+        counts = ", ".join(f"{its} ({count} images)" for its, count in sorted(there.items())) or "none"
+        advice = f"Choose one of them, such as {min(there)}." if there else "`rsvl eval zero-shot` needs labels and no captions."
+        wanted = "every language" if lang == ALL else repr(lang)
         raise DataError(
-            f"{dataset.root}: no sample of split {split!r} has a caption in {lang!r}; languages there: {there}. {advice}"
+            f"{data.name}: no sample of split {data.split!r} has a caption in {wanted}; languages there: {counts}. {advice}"
         )
-    return _Captioned(kept, [rows[i]["key"] for i in kept], [captions[i] for i in kept], len(rows) - len(kept))
+    return _Captioned(
+        kept,
+        [data.items[i].key for i in kept],
+        {its: [captions[i] for i in kept] for its, captions in by_lang.items()},
+        len(data.items) - len(kept),
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One language searched in both directions. `unit[j]` is what text query j is resampled with."""
+
+    task: RetrievalTask
+    texts: Tensor
+    text_ranks: np.ndarray
+    image_ranks: np.ndarray
+    unit: np.ndarray
+
+    def items(self) -> dict[str, Any]:
+        return {"text_query_ranks": _by_unit(self.text_ranks, self.unit), "image_query_rank": self.image_ranks.tolist()}
+
+
+def _search(
+    encoder: Encoder,
+    images: Float[Tensor, "i d"],
+    captions: list[list[str]],
+    protocol: RetrievalProtocol,
+    prefix: str,
+    precision: EvalPrecision,
+) -> _Found:
+    task = retrieval_task(captions, protocol)
+    texts = embed_texts(encoder, [prefix + text for text in task.texts], precision=precision)
+    return _Found(
+        task,
+        texts,
+        first_right_ranks(texts, images, task.text_to_image, device=encoder.device),
+        first_right_ranks(images, texts, task.image_to_text, device=encoder.device),
+        np.arange(len(texts)) if protocol in MERGED else task.image_of_text,
+    )
 
 
 def _by_unit(ranks: Int[np.ndarray, "t"], unit: Int[np.ndarray, "t"]) -> list[list[int]]:
@@ -121,35 +164,51 @@ def _by_unit(ranks: Int[np.ndarray, "t"], unit: Int[np.ndarray, "t"]) -> list[li
     return [part.tolist() for part in np.split(ranks, np.flatnonzero(np.diff(unit)) + 1)]
 
 
-def _metrics(
-    task: RetrievalTask,
-    text_ranks: Int[np.ndarray, "t"],
-    unit: Int[np.ndarray, "t"],
-    image_ranks: Int[np.ndarray, "i"],
-    protocol: RetrievalProtocol,
-    num_bootstrap: int,
-    seed: int,
-) -> dict[str, Metric]:
-    ks = (*KS, 100) if protocol == "skyscript" else KS
-    each = np.arange(len(image_ranks))
-    images_found = _side("image_retrieval", text_ranks, unit, task.text_to_image, ks)
-    texts_found = _side("text_retrieval", image_ranks, each, task.image_to_text, ks)
-    if protocol == "skyscript":  # it reports one mean a direction and no mean of both
-        together = [(images_found, len(text_ranks)), (texts_found, len(image_ranks))]
+_Side = dict[str, tuple[Statistic, float]]  # metric -> the statistic, and what guessing gives
+
+
+def _metrics(found: Mapping[str, _Found], protocol: RetrievalProtocol, num_bootstrap: int, seed: int) -> dict[str, Metric]:
+    sides = {lang: _sides(each, protocol) for lang, each in found.items()}
+    first = next(iter(found.values()))
+    if protocol in MERGED:  # they report one mean a direction and no mean of both
+        (both,) = sides.values()
+        together = list(zip(both, (len(first.text_ranks), len(first.image_ranks))))
     else:
-        means = [side[f"{name}_retrieval_mean_recall"] for name, side in (("image", images_found), ("text", texts_found))]
-        both = (mean_of(*(of for of, _ in means)), float(np.mean([chance for _, chance in means])))
-        together = [({**images_found, **texts_found, "mean_recall": both}, len(image_ranks))]
+        of_lang = {lang: _with_mean(*both) for lang, both in sides.items()}
+        together = [(_over_languages(of_lang) if len(of_lang) > 1 else of_lang.popitem()[1], len(first.image_ranks))]
     metrics: dict[str, Metric] = {}
     for side, num_units in together:
-        found = intervals({name: of for name, (of, _) in side.items()}, num_units, num_bootstrap=num_bootstrap, seed=seed)
-        metrics |= {name: as_metric(found[name], side[name][1], higher_is_better="rank" not in name) for name in side}
+        resampled = intervals({name: of for name, (of, _) in side.items()}, num_units, num_bootstrap=num_bootstrap, seed=seed)
+        metrics |= {name: as_metric(resampled[name], side[name][1], higher_is_better="rank" not in name) for name in side}
     return metrics
 
 
-def _side(
-    name: str, ranks: Int[np.ndarray, "q"], unit: Int[np.ndarray, "q"], relevance: Relevance, ks: Sequence[int]
-) -> dict[str, tuple[Statistic, float]]:
+def _sides(found: _Found, protocol: RetrievalProtocol) -> tuple[_Side, _Side]:
+    ks = (*KS, 100) if protocol in MERGED else KS
+    each = np.arange(len(found.image_ranks))
+    return (
+        _side("image_retrieval", found.text_ranks, found.unit, found.task.text_to_image, ks),
+        _side("text_retrieval", found.image_ranks, each, found.task.image_to_text, ks),
+    )
+
+
+def _with_mean(images_found: _Side, texts_found: _Side) -> _Side:
+    means = [images_found["image_retrieval_mean_recall"], texts_found["text_retrieval_mean_recall"]]
+    return {**images_found, **texts_found, "mean_recall": _mean_of_pairs(means)}
+
+
+def _over_languages(of_lang: Mapping[str, _Side]) -> _Side:
+    """The mean over languages of every metric, then each language's own."""
+    names = next(iter(of_lang.values()))
+    means = {name: _mean_of_pairs([side[name] for side in of_lang.values()]) for name in names}
+    return means | {f"{name}[{lang}]": pair for lang, side in of_lang.items() for name, pair in side.items()}
+
+
+def _mean_of_pairs(pairs: Sequence[tuple[Statistic, float]]) -> tuple[Statistic, float]:
+    return mean_of(*(of for of, _ in pairs)), float(np.mean([chance for _, chance in pairs]))
+
+
+def _side(name: str, ranks: Int[np.ndarray, "q"], unit: Int[np.ndarray, "q"], relevance: Relevance, ks: Sequence[int]) -> _Side:
     """Every metric of one direction, and what guessing gives."""
     right, num_items = relevance.num_right(), relevance.num_items
     recalls = {k: (share((ranks <= k).astype(float), unit=unit), chance_recall_at_k(right, num_items, k)) for k in ks}

@@ -2,96 +2,79 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from evaluation.benchmarks.identity import as_metric, origin
-from evaluation.bootstrap import class_mean, intervals, share
-from evaluation.embed import Encoder, EvalPrecision, Progress, embed_images, embed_texts, no_progress, rows_of_split
+from evaluation.benchmarks.classified import classified
+from evaluation.benchmarks.features import EmbedOptions, embedding_origin, labelled
+from evaluation.bootstrap import Statistic
+from evaluation.data import EvalSet
+from evaluation.embed import Encoder, EvalPrecision, embed_images, embed_texts
 from evaluation.metrics.classification import (
-    chance_top_k,
+    calibration_bins,
     class_scores,
     class_weights,
-    confusion_counts,
-    per_class_recall,
+    confidence_bins,
+    confidences,
     predicted_classes,
-    ranks_of_truth,
 )
-from evaluation.prompts import PromptProtocol, PromptSet, prompt_set_id, prompts_of_protocol
-from evaluation.result import Metric, Result
-from rsvl_data.errors import DataError
-from rsvl_data.shards import Dataset
-from rsvl_data.transforms import Engine
+from evaluation.prompts import SLOT, PromptProtocol, PromptSet, prompt_set_id
+from evaluation.prompts_multilingual import prompts_in
+from evaluation.result import Result
+
+NUM_CALIBRATION_BINS = 15
 
 
 def zero_shot(
     encoder: Encoder,
-    dataset: Dataset,
-    split: str,
+    data: EvalSet,
     *,
     protocol: PromptProtocol = "rsvl",
-    batch_size: int = 64,
-    workers: int = 2,
-    precision: EvalPrecision = "fp32",
-    engine: Engine = "exact",
-    limit: int | None = None,
+    lang: str = "en",
+    prompts: PromptSet | None = None,
     seed: int = 0,
     num_bootstrap: int = 1000,
-    progress: Progress = no_progress,
+    **embedding: Unpack[EmbedOptions],
 ) -> Result:
-    """acc1, acc5 and mean_per_class_recall of a labelled split.
+    """acc1, acc5, mean_per_class_recall and expected_calibration_error of a labelled split.
 
-    The classes are those of the whole dataset, sorted, whether or not the split has images of them. Images without a label are
-    left out and counted in `data`. `per_class` is the recall of each class that the split has images of. Intervals: resampled
-    images; for the mean over classes within each class, so that its size stays. `details["items"]` holds, in the order of the
-    data, the true class of every image and the rank it got: what a paired comparison of two models needs.
-    Raises DataError when no image of the split has a label, OptionError for an unknown protocol.
+    The classes are those of the whole dataset, whether or not the split has images of them. Images without a label are
+    left out and counted in `data`. `lang` is that of class names and prompts; only the own protocol has others than English.
+    `prompts` takes the place of those that the protocol prescribes. `per_class` is the recall of each class that the split has images of.
+    Confidence is the softmax over the classes at the model's own logit scale, which `details["calibration"]` names with 15 bins;
+    an encoder without one gets no calibration error. Intervals and items are those of `classified`.
+    Raises DataError when no image of the split has a label, OptionError for an unknown protocol or language.
     """
     began = time.perf_counter()
-    rows = rows_of_split(dataset, split, ["label"], limit)
-    labelled = [i for i, row in enumerate(rows) if row["label"] is not None]
-    if not labelled:
-        raise DataError(
-            f"{dataset.root}: no sample of split {split!r} has a label, so there is nothing to classify. "
-            "Use a dataset of class folders, or `rsvl eval retrieval` for one with captions."
-        )
-    classes = _classes(dataset)
-    labels = np.array([classes.index(rows[i]["label"]) for i in labelled])
-    prompts = prompts_of_protocol(protocol, classes)
-    images = embed_images(
-        encoder,
-        dataset,
-        split,
-        batch_size=batch_size,
-        workers=workers,
-        precision=precision,
-        engine=engine,
-        limit=limit,
-        progress=progress,
-    )
-    scores = class_scores(images[labelled], _class_embeds(encoder, classes, prompts, precision))
-    ranks = ranks_of_truth(scores, labels)
-    recalls = per_class_recall(ranks == 1, labels, len(classes))
+    found = labelled(data)
+    prompts = prompts or _prompts(data, protocol, lang)
+    class_embeds = _class_embeds(encoder, data.classes, prompts, embedding.get("precision", "fp32"))
+    images = embed_images(encoder, data, **embedding)[torch.from_numpy(found.rows)]
+    scores = class_scores(images, class_embeds)
+    calibrated, calibration = _calibration(encoder, scores, predicted_classes(scores) == found.labels)
+    fields = classified(scores, found.labels, data.classes, num_bootstrap, seed, calibrated)
+    class_words = {label: prompts.class_name(label) for label in data.classes}
+    fields["details"] |= {"class_words": class_words, **calibration}
     return Result(
         task="zero_shot",
         protocol=protocol,
-        n=len(labels),
-        metrics=_metrics(ranks, labels, len(classes), num_bootstrap, seed),
-        per_class={name: float(recall) for name, recall in zip(classes, recalls) if not np.isnan(recall)},
         prompts=prompt_set_id(prompts),
         seconds=time.perf_counter() - began,
-        seed=seed,
-        details=_details(classes, prompts, labels, ranks, predicted_classes(scores)),
-        **origin(encoder, dataset, split, engine, precision, without_label=len(rows) - len(labelled)),
+        **fields,
+        **embedding_origin(encoder, data, embedding, without_label=found.num_without, **({"lang": lang} if lang != "en" else {})),
     )
 
 
-def _classes(dataset: Dataset) -> list[str]:
-    columns = [dataset.table(split, ["label"])["label"] for split in dataset.splits if dataset.shards(split)]
-    return sorted({label for column in columns for label in column.to_pylist()} - {None})
+def _prompts(data: EvalSet, protocol: PromptProtocol, lang: str) -> PromptSet:
+    """A webdataset of CLIP_benchmark brings templates with {c} and class names, which that protocol takes as they are."""
+    templates: tuple[str, ...] = getattr(data, "templates", ())
+    if protocol == "clip_benchmark" and templates and lang == "en":
+        return PromptSet("clip_benchmark_wds", tuple(template.replace("{c}", SLOT) for template in templates), class_name=str)
+    return prompts_in(lang, protocol, data.classes)
 
 
 def _class_embeds(encoder: Encoder, classes: Sequence[str], prompts: PromptSet, precision: EvalPrecision) -> Float[Tensor, "c d"]:
@@ -101,31 +84,24 @@ def _class_embeds(encoder: Encoder, classes: Sequence[str], prompts: PromptSet, 
     return class_weights(embeds.view(len(classes), len(prompts.templates), -1), prompts.average)
 
 
-def _metrics(
-    ranks: Int[np.ndarray, "n"], labels: Int[np.ndarray, "n"], num_classes: int, num_bootstrap: int, seed: int
-) -> dict[str, Metric]:
-    right = (ranks == 1).astype(float)
-    over_items = {"acc1": share(right), "acc5": share((ranks <= 5).astype(float))}
-    found = intervals(over_items, len(ranks), num_bootstrap=num_bootstrap, seed=seed)
-    by_class = intervals(
-        {"mean_per_class_recall": class_mean(right, labels)}, len(ranks), num_bootstrap=num_bootstrap, seed=seed, strata=labels
-    )
-    return {
-        "acc1": as_metric(found["acc1"], chance_top_k(num_classes, 1)),
-        "acc5": as_metric(found["acc5"], chance_top_k(num_classes, 5)),
-        "mean_per_class_recall": as_metric(by_class["mean_per_class_recall"], chance_top_k(num_classes, 1)),
-    }
-
-
-def _details(
-    classes: list[str],
-    prompts: PromptSet,
-    labels: Int[np.ndarray, "n"],
-    ranks: Int[np.ndarray, "n"],
-    predicted: Int[np.ndarray, "n"],
-) -> dict[str, Any]:
-    return {
-        "confusion": {"classes": classes, "counts": confusion_counts(labels, predicted, len(classes)).tolist()},
-        "class_words": {label: prompts.class_name(label) for label in classes},
-        "items": {"truth": labels.tolist(), "rank": ranks.tolist()},
+def _calibration(
+    encoder: Encoder, scores: Float[np.ndarray, "n c"], right: np.ndarray
+) -> tuple[dict[str, Statistic], dict[str, Any]]:
+    """The statistic, and what a reliability diagram shows; nothing for an encoder without logit scale."""
+    scale = getattr(encoder, "logit_scale", None)
+    if scale is None:
+        return {}, {}
+    scale = float(torch.as_tensor(scale).detach())
+    confidence = confidences(scores, scale)
+    items, confident, hits = calibration_bins(confidence, right, NUM_CALIBRATION_BINS)
+    filled = np.maximum(items, 1)
+    gap_of_bin = np.zeros((len(confidence), NUM_CALIBRATION_BINS))
+    gap_of_bin[np.arange(len(confidence)), confidence_bins(confidence, NUM_CALIBRATION_BINS)] = confidence - right
+    return {"expected_calibration_error": lambda drawn: np.abs(drawn @ gap_of_bin).sum(1) / drawn.sum(1)}, {
+        "calibration": {
+            "logit_scale": scale,
+            "items": items.tolist(),
+            "confidence": (confident / filled).tolist(),
+            "accuracy": (hits / filled).tolist(),
+        }
     }

@@ -81,6 +81,53 @@ def confusion_counts(labels: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n
     return np.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
+def confidences(scores: Float[np.ndarray, "n c"], logit_scale: float) -> Float[np.ndarray, "n"]:
+    """Probability that softmax(logit_scale * scores) gives the predicted class, float64."""
+    _refuse_unusable(scores)
+    logits = logit_scale * scores.astype(np.float64)
+    return 1 / np.exp(logits - logits.max(1, keepdims=True)).sum(1)
+
+
+def calibration_bins(
+    confidence: Float[np.ndarray, "n"], right: np.ndarray, num_bins: int = 15
+) -> tuple[Int[np.ndarray, "{num_bins}"], Float[np.ndarray, "{num_bins}"], Float[np.ndarray, "{num_bins}"]]:
+    """Items, summed confidence and summed `right` of equally wide bins ](b - 1) / num_bins, b / num_bins]."""
+    bins = confidence_bins(confidence, num_bins)
+    return (
+        np.bincount(bins, minlength=num_bins),
+        np.bincount(bins, weights=confidence, minlength=num_bins),
+        np.bincount(bins, weights=right, minlength=num_bins),
+    )
+
+
+def confidence_bins(confidence: Float[np.ndarray, "n"], num_bins: int) -> Int[np.ndarray, "n"]:
+    _refuse_empty(confidence)
+    return np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+
+
+def expected_calibration_error(confidence: Float[np.ndarray, "n"], right: np.ndarray, num_bins: int = 15) -> float:
+    """How far confidence and accuracy are apart, bin by bin, weighted by items: equation 3 of arXiv:1706.04599, from 0 to 1.
+
+    Sampling noise alone makes it greater than 0 when bins hold few items.
+    """
+    _, confident, hits = calibration_bins(confidence, right, num_bins)
+    return float(np.abs(confident - hits).sum() / len(confidence))
+
+
+def average_precision(scores: Float[np.ndarray, "n c"], targets: Int[np.ndarray, "n c"]) -> Float[np.ndarray, "c"]:
+    """Area under precision and recall of each class when an item may have several; nan for a class without positives.
+
+    CLIP_benchmark counts such a class as 0 and keeps it in its mean: `np.nan_to_num(ap).mean()`. Equal scores keep the order of the
+    data, as with its sort.
+    """
+    _refuse_unusable(scores)
+    order = np.argsort(-scores, axis=0, kind="stable")
+    truth = np.take_along_axis(targets, order, 0)
+    precision = truth.cumsum(0) / np.arange(1, len(scores) + 1)[:, None]
+    positives = truth.sum(0)
+    return np.divide((precision * truth).sum(0), positives, out=np.full(len(positives), np.nan), where=positives > 0)
+
+
 def _refuse_empty(items: np.ndarray) -> None:
     if len(items) == 0:
         raise ValueError("a metric of no items has no value; give at least one")

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from evaluation.benchmarks.zero_shot import zero_shot
+from evaluation.data import ShardSet
 from recipes.config import save_config
 from rsvl_data.errors import OptionError
 from rsvl_data.loader import LoaderConfig
@@ -109,8 +110,9 @@ def run(options: Options) -> DualEncoder:
 def val_evaluators(dataset: Dataset) -> dict[str, Evaluator]:
     """Numbers on val to watch while training; the test split is not touched."""
     evaluators: dict[str, Evaluator] = {}
-    if any(dataset.table("val", ["label"])["label"].to_pylist()):
-        evaluators["val"] = lambda encoder: {"acc1": zero_shot(encoder, dataset, "val", num_bootstrap=1).metrics["acc1"].value}
+    val = ShardSet(dataset, "val")
+    if any(item.label for item in val.items):
+        evaluators["val"] = lambda encoder: {"acc1": zero_shot(encoder, val, num_bootstrap=1).metrics["acc1"].value}
     return evaluators
 
 

@@ -43,6 +43,7 @@ class ColourEncoder(nn.Module):
     def __init__(self, name: str = "colour") -> None:
         super().__init__()
         self.name, self.preprocess, self.calls = name, Preprocess(size=8), []
+        self.config: dict[str, Any] = {"embed_dim": 3}
         self.weight = nn.Parameter(torch.ones(1))
 
     @property
@@ -52,6 +53,10 @@ class ColourEncoder(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.weight.device
+
+    @property
+    def logit_scale(self) -> torch.Tensor:
+        return torch.tensor(10.0)
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         assert not self.training and images.dtype == torch.uint8
@@ -138,3 +143,42 @@ def numbered(tmp_path: Path) -> Dataset:
     """Twelve images k0 to k11 of different colours, each with a caption that says its number and nothing of its colour."""
     samples = [painted(f"k{i}", (20 * i, 255 - 20 * i, 9 * i), None, [Caption(text=f"number {i}")]) for i in range(12)]
     return write_dataset(tmp_path / "numbered", {"test": [samples]})
+
+
+@pytest.fixture
+def two_languages(tmp_path: Path) -> Dataset:
+    """Three images with an English and a Portuguese caption each, the last pair the wrong way round in Portuguese; one without."""
+    shades = {"red": (250, 5, 5), "green": (5, 250, 5), "blue": (5, 5, 250)}
+    in_portuguese = {"red": "campo red", "green": "campo blue", "blue": "campo green"}
+    samples = [
+        painted(name, rgb, None, [Caption(text=f"a {name} field"), Caption(text=in_portuguese[name], lang="pt")])
+        for name, rgb in shades.items()
+    ]
+    samples.append(painted("dark", (9, 9, 9), None, [Caption(text="only English")]))
+    return write_dataset(tmp_path / "languages", {"test": [samples]})
+
+
+@pytest.fixture
+def two_classes(tmp_path: Path) -> Dataset:
+    samples = [painted("a", (250, 5, 5), "golf_course"), painted("b", (5, 250, 5), "SeaLake")]
+    return write_dataset(tmp_path / "classes", {"test": [samples]})
+
+
+@pytest.fixture
+def reddish(tmp_path: Path) -> Dataset:
+    """Train, val and test of three classes whose colours overlap: 20, 8 and 12 images a class."""
+    generator, splits = np.random.default_rng(0), {"train": 20, "val": 8, "test": 12}
+    centres = {"a": (150, 90, 90), "b": (120, 120, 90), "c": (100, 100, 150)}
+    return write_dataset(
+        tmp_path / "reddish",
+        {
+            split: [
+                [
+                    painted(f"{split}{label}{i}", tuple(np.clip(generator.normal(rgb, 25), 0, 255).astype(int).tolist()), label)
+                    for label, rgb in centres.items()
+                    for i in range(count)
+                ]
+            ]
+            for split, count in splits.items()
+        },
+    )

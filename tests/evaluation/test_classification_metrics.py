@@ -3,10 +3,14 @@ import pytest
 import torch
 
 from evaluation.metrics.classification import (
+    average_precision,
+    calibration_bins,
     chance_top_k,
     class_scores,
     class_weights,
+    confidences,
     confusion_counts,
+    expected_calibration_error,
     mean_per_class_recall,
     per_class_recall,
     predicted_classes,
@@ -61,6 +65,67 @@ def test_georsclip_and_farslip_percentages(golden):
             farslip = ranks_of_truth(class_scores(images, class_weights(templates, "normalize_then_average")), labels)
             assert round(100 * top_k_accuracy(farslip, 1), 2) == expected["farslip"]["toy-top1"]
             assert round(100 * top_k_accuracy(farslip, 5), 2) == expected["farslip"]["toy-top5"]
+
+
+def test_average_precision_is_the_published_one(golden):
+    parameters, arrays = golden("zero_shot")
+    ours = average_precision(arrays["multilabel_score"], arrays["multilabel_target"])
+    assert np.isnan(ours[-1]) and arrays["multilabel_ap"][-1] == 0  # no positive: official counts it as 0
+    assert ours[:-1] == pytest.approx(arrays["multilabel_ap"][:-1], abs=1e-6)
+    official = parameters["multilabel"]["mean_average_precision"]
+    assert np.nan_to_num(ours).mean() == pytest.approx(official, abs=1e-6)
+    assert np.nanmean(ours) == pytest.approx(official * 6 / 5, abs=1e-6)
+
+
+def test_average_precision_by_hand():
+    scores = np.array([[0.9], [0.8], [0.7], [0.7]], dtype=np.float32)
+    targets = np.array([[1], [0], [1], [0]])
+    assert average_precision(scores, targets) == pytest.approx([(1 / 1 + 2 / 3) / 2])
+    order = [1, 0, 2, 3]
+    assert (average_precision(scores[order], targets[order]) == average_precision(scores, targets)).all()
+
+
+@pytest.mark.parametrize("table", ["farslip_zero_shot_top1", "farslip_ovss_miou"])
+def test_printed_means_over_datasets_are_plain_means(golden, table):
+    for row in golden("published_means")[0][table]["rows"]:
+        assert np.mean(row["values"]) == pytest.approx(row["mean_printed"], abs=0.005 + 1e-9), row["method"]
+
+
+def slow_calibration_error(confidence, right, num_bins):
+    total = 0.0
+    for b in range(num_bins):
+        inside = [i for i, c in enumerate(confidence) if b / num_bins < c <= (b + 1) / num_bins]
+        if inside:
+            total += abs(np.mean(confidence[inside]) - np.mean(right[inside])) * len(inside) / len(confidence)
+    return total
+
+
+def test_calibration_error():
+    generator = np.random.default_rng(0)
+    confidence, right = generator.uniform(0.01, 1, 500), generator.random(500) < 0.6
+    for num_bins in (1, 7, 15):
+        assert expected_calibration_error(confidence, right, num_bins) == pytest.approx(
+            slow_calibration_error(confidence, right, num_bins)
+        )
+    # as sure as it is right, in each of two bins; sure and always wrong
+    assert expected_calibration_error(np.array([0.5, 0.5, 1.0]), np.array([True, False, True])) == 0
+    assert expected_calibration_error(np.ones(4), np.zeros(4, dtype=bool)) == 1
+    items, confident, hits = calibration_bins(np.array([0.2, 0.21, 1.0]), np.array([True, False, True]), 5)
+    assert items.tolist() == [1, 1, 0, 0, 1] and hits.tolist() == [1, 0, 0, 0, 1] and confident.sum() == pytest.approx(1.41)
+
+
+def test_a_true_probability_is_calibrated():
+    generator = np.random.default_rng(0)
+    confidence = generator.uniform(0.2, 1, 200_000)
+    assert expected_calibration_error(confidence, generator.random(200_000) < confidence) < 0.01
+
+
+def test_confidence_is_a_softmax():
+    scores = np.array([[0.2, 0.1, -0.3], [5.0, 5.0, -9.0]], dtype=np.float32)
+    slow = torch.softmax(100 * torch.from_numpy(scores).double(), 1).amax(1).numpy()
+    assert confidences(scores, 100) == pytest.approx(slow)
+    assert confidences(scores, 1)[0] < confidences(scores, 10)[0]
+    assert confidences(1e4 * scores, 1e4).tolist() == [1.0, 0.5]  # no overflow
 
 
 def random_case(seed=0, n=60, c=7):

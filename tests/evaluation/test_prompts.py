@@ -32,6 +32,7 @@ def test_clip_benchmark(golden):
 def test_openai(golden):
     published = golden("prompts")[0]
     assert list(prompts.RESISC45_CLASS_NAMES) == published["openai_clip"]["resisc45_classes"]
+    assert list(prompts.OPENAI_RESISC45.templates) == published["openai_clip"]["resisc45_templates"]
     imagenet = published["ovss"]["text_templates"]
     filled = "\n".join(prompts.CLIP_BENCHMARK_DEFAULT.prompts(imagenet["sha256_of_newline_joined_prompts_for"]))
     assert hashlib.sha256(filled.encode()).hexdigest() == imagenet["sha256"]
@@ -42,9 +43,9 @@ def test_what_a_protocol_prescribes():
     assert prompts_of_protocol("clip_benchmark", EUROSAT) is prompts.CLIP_BENCHMARK_EUROSAT
     assert prompts_of_protocol("clip_benchmark", resisc45) is prompts.CLIP_BENCHMARK_RESISC45
     assert prompts_of_protocol("clip_benchmark", EUROSAT[:3]) is prompts.CLIP_BENCHMARK_DEFAULT
-    for protocol in ("rsvl", "skyscript", "georsclip"):
-        assert prompts_of_protocol(protocol, EUROSAT).name == protocol
-    with pytest.raises(OptionError, match="'clip'; allowed: rsvl, skyscript, georsclip, clip_benchmark"):
+    for protocol, name in (("rsvl",) * 2, ("skyscript",) * 2, ("georsclip",) * 2, ("farslip", "skyscript")):
+        assert prompts_of_protocol(protocol, EUROSAT).name == name
+    with pytest.raises(OptionError, match="'clip'; allowed: rsvl, skyscript, farslip, georsclip, clip_benchmark"):
         prompts_of_protocol("clip", EUROSAT)
 
 
