@@ -4,9 +4,10 @@
     pip install --target /tmp/peer_clip_benchmark scikit-learn 'numpy<2.4'
     python -m benchmarks.retrieval_metric --peer-path /tmp/peer_clip_benchmark     # writes benchmarks/results/retrieval_metric.json
 
-Both get the same unit vectors (float32, five texts an image) in fresh processes with the same threads, and answer recall at 1, 5 and 10
-in both directions; the recalls must be equal. Time holds all that the recalls need: scores and positive pairs of the peer, task and
-ranks of ours. Memory is the growth of the peak over what the process held with the inputs made. The million is ours alone, half precision on disk.
+Both get the same unit vectors (float32, five texts an image) in fresh processes with the same threads, and answer recall at 1, 5 and
+10 in both directions; the recalls must be equal. Time holds all that the recalls need: scores and positive pairs of the peer, task and
+ranks of ours. Memory is the growth of the peak over what the process held with the inputs made. The million is ours alone, half
+precision on disk.
 """
 
 import tempfile
