@@ -241,7 +241,8 @@ def zero_shot_eval_section() -> str:
     setting = result["setting"]
     about = (
         f"`clip_benchmark eval` and ours in turn from start to end of the process, {result['cases'][0]['rounds']} rounds: "
-        f"one webdataset of {setting['images']} images, {setting['model']} with random weights, float32, {setting['workers']} workers. {machine(result)}"
+        f"one webdataset of {setting['images']} images, {setting['model']} with random weights, float32, "
+        f"{setting['workers']} workers. {machine(result)}"
     )
     return "\n".join(["## Evaluation, end to end", "", about, "", *rows])
 
