@@ -17,6 +17,8 @@ import jinja2
 from markupsafe import Markup
 
 from evaluation import figures
+from evaluation.comparison import Comparison
+from evaluation.contamination import shows_overlap
 from evaluation.result import Metric, Result
 from evaluation.training_curves import read_training
 from evaluation.wording import (
@@ -26,6 +28,7 @@ from evaluation.wording import (
     metric_words,
     model_name,
     percent,
+    points_text,
     task_words,
     times_chance,
     value_text,
@@ -76,9 +79,10 @@ class Group:
         return [f"{name} #{i}" if told.count(name) > 1 else name for i, name in enumerate(told, 1)]
 
     @property
-    def contaminations(self) -> list[tuple[str, str]]:
+    def contaminations(self) -> list[tuple[str, str, bool]]:
+        """Model, what is known of its training data, and whether that is a reason to distrust its numbers."""
         return [
-            (column, ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in result.contamination.items()))
+            (column, _contamination_text(result.contamination), shows_overlap(result.contamination))
             for column, result in zip(self.columns, self.results)
             if result.contamination
         ]
@@ -98,6 +102,11 @@ class Group:
 
     def chance(self, name: str) -> float | None:
         return next((metric.chance for _, metric in self.metric(name) if metric and metric.chance is not None), None)
+
+
+def _contamination_text(contamination: Mapping[str, Any]) -> str:
+    told = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in contamination.items()}
+    return "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
 
 
 def _groups(results: Sequence[Result]) -> list[Group]:
@@ -198,6 +207,7 @@ def write_report(
     *,
     dataset: Dataset | None = None,
     run: Path | None = None,
+    comparisons: Sequence[Comparison] = (),
     title: str = "Evaluation report",
     day: date | None = None,
 ) -> None:
@@ -223,6 +233,7 @@ def write_report(
         results=results,
         commands=list(dict.fromkeys(map(_command, results))),
         groups=groups,
+        comparisons=comparisons,
         cards=cards,
         axis_end=axis_end,
         class_results=[result for result in results if result.details.get("confusion") or result.per_class],
@@ -273,6 +284,7 @@ def _environment() -> jinja2.Environment:
         model_name=model_name,
         per_class=_per_class,
         percent=percent,
+        points_text=points_text,
         task_words=task_words,
         times_chance=times_chance,
         value_text=value_text,

@@ -45,6 +45,7 @@ class Result:
     preprocessing: str | None = None
     contamination: dict[str, Any] | None = None
     seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)  # what else changes a number or its interval, where a runner keeps it
     details: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:

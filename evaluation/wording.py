@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from evaluation.comparison import Comparison
 from evaluation.result import Metric, Result
 
 HEADLINE = (("zero_shot", "acc1"), ("retrieval", "image_retrieval_recall@5"), ("retrieval", "mean_recall"))
@@ -126,15 +127,38 @@ _NUM_WORD_COLUMNS = 5
 
 def summary_table(results: Sequence[Result]) -> str:
     """Plain text for a terminal, one line a metric."""
-    rows = [_COLUMNS, *_rows(results)]
+    return _plain_table([_COLUMNS, *_rows(results)], _NUM_WORD_COLUMNS)
+
+
+def _plain_table(rows: list[tuple[str, ...]], num_word_columns: int) -> str:
+    """The first row is the heading; columns after those of words are set to the right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     rows.insert(1, tuple("-" * width for width in widths))
     return "\n".join(
         "  ".join(
-            cell.ljust(w) if i < _NUM_WORD_COLUMNS else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))
+            cell.ljust(w) if i < num_word_columns else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))
         ).rstrip()
         for row in rows
     )
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> str:
+    """Plain text for a terminal: first model minus second."""
+    columns = ("first", "second", "task", "dataset", "protocol", "metric", "difference", "95% interval", "p", "")
+    return _plain_table([columns, *map(_comparison_row, comparisons)], num_word_columns=6)
+
+
+def _comparison_row(each: Comparison) -> tuple[str, ...]:
+    told = each.difference
+    low, high = (points_text(value) for value in (told.low, told.high))
+    where = (each.task, f"{each.dataset}/{each.split}", each.protocol, each.metric)
+    names = (str(each.first.get("name")), str(each.second.get("name")))
+    return (*names, *where, points_text(told.value), f"{low} to {high}", f"{told.p_value:.3f}", each.verdict)
+
+
+def points_text(difference: float) -> str:
+    """Percentage points, signed."""
+    return f"{100 * difference:+.1f}"
 
 
 def markdown_table(results: Sequence[Result]) -> str:

@@ -13,6 +13,7 @@ from evaluation.report import write_report
 from rsvl_data.rating.page import PageOptions, write_rating_page
 from rsvl_data.rating.ratings import read_ratings
 from rsvl_data.shards import Dataset
+from rsvl_data.signature import write_signature
 from rsvl_data.validate import problems
 
 Folder = Annotated[Path, tyro.conf.Positional]
@@ -83,6 +84,16 @@ def browse(dataset: Folder, out: Path = Path("browse.html")) -> int:
     return 0
 
 
+def signature(dataset: Folder) -> int:
+    """Write signature.parquet, by which `rsvl eval` says whether a model has seen the images it is measured on.
+
+    Args:
+        dataset: dataset folder
+    """
+    print(f"signature: {write_signature(Dataset.open(dataset))}")
+    return 0
+
+
 def rate(
     dataset: Folder,
     out: Path = Path("rating.html"),
@@ -119,4 +130,4 @@ def agreement(ratings: RatingFiles, data: Path | None = None, num_bootstrap: int
     return 0
 
 
-VERBS = {"validate": validate, "stats": stats, "browse": browse, "rate": rate, "agreement": agreement}
+VERBS = {"validate": validate, "stats": stats, "browse": browse, "signature": signature, "rate": rate, "agreement": agreement}

@@ -1,24 +1,32 @@
 """`rsvl eval ...`: numbers of a model on a dataset, and one page of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
 from rich.progress import Progress
 
+from evaluation.benchmarks import few_shot as few_shot_benchmark
+from evaluation.benchmarks import knn as knn_benchmark
+from evaluation.benchmarks import linear_probe as linear_probe_benchmark
 from evaluation.benchmarks import retrieval as retrieval_benchmark
 from evaluation.benchmarks import zero_shot as zero_shot_benchmark
-from evaluation.data import EvalSet, Head, ShardSet
+from evaluation.comparison import compare_all
+from evaluation.contamination import contamination_of, training_data_of
+from evaluation.data import EvalSet, Head
+from evaluation.datasets import open_dataset
 from evaluation.embed import EvalPrecision
+from evaluation.embedding_cache import EmbeddingCache
 from evaluation.metrics.retrieval import RetrievalProtocol
 from evaluation.prompts import PromptProtocol
 from evaluation.report import write_report
 from evaluation.result import Result
-from evaluation.wording import summary_table
+from evaluation.wording import comparison_table, summary_table
 from recipes._eval_datasets import ls
+from recipes.evaluate import suite
 from rsvl_data.shards import Dataset
 from rsvl_data.transforms import Engine
 from rsvl_pretrain.model import DualEncoder
@@ -28,12 +36,14 @@ from rsvl_pretrain.model import DualEncoder
 class _Common:
     model: str
     """run folder, export folder, hf-hub:org/name, ARCHITECTURE,TAG"""
-    data: Path
-    """dataset folder"""
+    data: str
+    """dataset folder, a name that `rsvl eval ls` lists, wds:PATH or hub:org/name"""
     out: Path
     """result file to write, .json"""
-    split: str = "test"
-    """split to measure on; choose on val, report on test"""
+    root: Path = Path()
+    """folder that holds the datasets that go by a name"""
+    split: str | None = None
+    """split to measure on: choose on val, report on test; left out, test, or what the papers measure a public dataset on"""
     batch_size: int = 128
     """images encoded at once"""
     workers: int = 2
@@ -46,14 +56,19 @@ class _Common:
     """where the model runs"""
     limit: int | None = None
     """only the first images of the split"""
+    cache: Path | None = None
+    """folder of image embeddings: what is in it is not encoded again, whatever the task; left out, nothing is kept"""
+    trained_on: tuple[str, ...] = ()
+    """datasets the model was trained on, where its folder does not say; looked up in known overlaps"""
     seed: int = 0
     """of the bootstrap and of the examples shown"""
     num_bootstrap: int = 1000
     """resamples behind the 95 % intervals"""
 
-    def measure(self, benchmark: Callable[..., Result], **own: str) -> int:
-        """Run a benchmark with these options and its `own`, write the result, print it."""
-        data: EvalSet = ShardSet(Dataset.open(self.data), self.split)
+    def measure(self, benchmark: Callable[..., Result], *before: EvalSet, **own: Any) -> int:
+        """Run a benchmark with these options and its `own`, write the result, print it. `before` are splits it takes before the one that
+        is measured."""
+        data = self.opened(self.split)
         if self.limit is not None:
             data = Head(data, self.limit)
         encoder = DualEncoder.load(self.model, self.device)
@@ -62,21 +77,30 @@ class _Common:
             task = bar.add_task("encoding images", total=None)
             result = benchmark(
                 encoder,
+                *before,
                 data,
                 **common,
                 **own,
+                cache=None if self.cache is None else EmbeddingCache(self.cache),
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
+        seen = contamination_of(data, training_data_of(self.model, self.trained_on))
+        result = replace(result, contamination=seen)
         result.save(self.out)
         print(summary_table([result]))
         print(f"result: {self.out}")
         return 0
+
+    def opened(self, split: str | None) -> EvalSet:
+        return open_dataset(self.data, self.root, split)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShot(_Common):
     protocol: PromptProtocol = "rsvl"
     """prompts and their averaging"""
+    lang: str = "en"
+    """language of class names and prompts; only the protocol rsvl has others than English"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +108,44 @@ class Retrieval(_Common):
     protocol: RetrievalProtocol = "rsvl"
     """what counts as found; numbers under different protocols do not compare"""
     lang: str = "en"
-    """language of the captions"""
+    """language of the captions; `all` measures each that every image has, and their mean"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(_Common):
+    train_split: str = "train"
+    """split to learn from"""
+    val_split: str | None = None
+    """split to choose settings by; left out, a fifth of each class of the training split"""
+
+    def probe(self, benchmark: Callable[..., Result]) -> int:
+        val = None if self.val_split is None else self.opened(self.val_split)
+        return self.measure(benchmark, self.opened(self.train_split), val=val)
 
 
 def zero_shot(options: tyro.conf.OmitArgPrefixes[ZeroShot]) -> int:
     """Zero-shot scene classification: acc1, acc5, mean per-class recall."""
-    return options.measure(zero_shot_benchmark.zero_shot, protocol=options.protocol)
+    return options.measure(zero_shot_benchmark.zero_shot, protocol=options.protocol, lang=options.lang)
 
 
 def retrieval(options: tyro.conf.OmitArgPrefixes[Retrieval]) -> int:
     """Image-text retrieval both ways: R@1/5/10, mean recall, median rank."""
     return options.measure(retrieval_benchmark.retrieval, protocol=options.protocol, lang=options.lang)
+
+
+def linear_probe(options: tyro.conf.OmitArgPrefixes[Probe]) -> int:
+    """Logistic regression on frozen image embeddings; its weight decay is chosen on val."""
+    return options.probe(linear_probe_benchmark.linear_probe)
+
+
+def knn(options: tyro.conf.OmitArgPrefixes[Probe]) -> int:
+    """Classes of the nearest training images, with DINO's weights; k is chosen on val."""
+    return options.probe(knn_benchmark.knn)
+
+
+def few_shot(options: tyro.conf.OmitArgPrefixes[Probe]) -> int:
+    """Linear probes on 1, 2, 4, 8 and 16 training images a class."""
+    return options.probe(few_shot_benchmark.few_shot)
 
 
 def report(
@@ -113,10 +164,28 @@ def report(
         run: run folder, for the training curves
     """
     loaded = [Result.load(path) for path in results]
-    write_report(out, loaded, dataset=Dataset.open(data) if data else None, run=run)
+    comparisons = compare_all(loaded)
+    write_report(out, loaded, comparisons=comparisons, dataset=Dataset.open(data) if data else None, run=run)
     print(summary_table(loaded))
+    if comparisons:
+        print("\n" + comparison_table(comparisons))
     print(f"report: {out}")
     return 0
 
 
-VERBS = {"zero-shot": zero_shot, "retrieval": retrieval, "report": report, "ls": ls}
+def run(options: tyro.conf.OmitArgPrefixes[suite.Options]) -> int:
+    """A suite of measurements, of one model or several compared: quick, georsclip, farslip, all."""
+    suite.run(options)
+    return 0
+
+
+VERBS = {
+    "zero-shot": zero_shot,
+    "retrieval": retrieval,
+    "linear-probe": linear_probe,
+    "knn": knn,
+    "few-shot": few_shot,
+    "run": run,
+    "report": report,
+    "ls": ls,
+}

@@ -127,6 +127,13 @@ def _create(source: str, tag: str | None, device: str | torch.device, name: str)
     logging.disable(logging.WARNING)  # open_clip tells the root logger that fresh weights are fresh
     try:
         return open_clip.create_model(source, pretrained=tag, device=device)
+    except KeyError as error:
+        if error.args[0] not in ("text_cfg", "vision_cfg"):
+            raise
+        tower = "text" if error.args[0] == "text_cfg" else "image"
+        raise DataError(
+            f"{name} has no {tower} tower: its configuration lacks {error.args[0]!r}. A dual encoder needs both."
+        ) from error
     except (RuntimeError, FileNotFoundError, ValueError) as error:
         raise DataError(f"{name} cannot be loaded as an open_clip model: {error}") from error
     finally:

@@ -91,14 +91,15 @@ def _calibration(
     scale = getattr(encoder, "logit_scale", None)
     if scale is None:
         return {}, {}
-    confidence = confidences(scores, float(scale))
+    scale = float(torch.as_tensor(scale).detach())
+    confidence = confidences(scores, scale)
     items, confident, hits = calibration_bins(confidence, right, NUM_CALIBRATION_BINS)
     filled = np.maximum(items, 1)
     gap_of_bin = np.zeros((len(confidence), NUM_CALIBRATION_BINS))
     gap_of_bin[np.arange(len(confidence)), confidence_bins(confidence, NUM_CALIBRATION_BINS)] = confidence - right
     return {"expected_calibration_error": lambda drawn: np.abs(drawn @ gap_of_bin).sum(1) / drawn.sum(1)}, {
         "calibration": {
-            "logit_scale": float(scale),
+            "logit_scale": scale,
             "items": items.tolist(),
             "confidence": (confident / filled).tolist(),
             "accuracy": (hits / filled).tolist(),

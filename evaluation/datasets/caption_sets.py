@@ -57,8 +57,8 @@ RSITMD = DatasetEntry(
     home="https://github.com/xiaoyuan1996/AMFMN/tree/master/RSITMD",
     licence="not stated",
     citation="Yuan et al., IEEE TGRS 2021, doi:10.1109/TGRS.2021.3078451",
-    notes="Five captions an image; 2,119 of the 2,260 of test are different. No official val: choose on a part of train. Four "
-    "captions that were blank were filled in on 2021-10-28; blank ones are left out and counted.",
+    notes="Five captions an image; about 2,100 of the 2,260 of test are different. No official val: choose on a part of "
+    "train. Four captions that were blank were filled in on 2021-10-28; blank ones are left out and counted.",
 )
 
 UCM_CAPTIONS = DatasetEntry(
@@ -97,7 +97,8 @@ SYDNEY_CAPTIONS = DatasetEntry(
     home=_RSICD_HOME,
     licence="not stated",
     citation=_QU,
-    notes="The archive is linked from its home. Seven kinds of scenes of one city, five captions an image, 1,109 of 3,065 different. With 58 images an interval is wide.",
+    notes="The archive is linked from its home. Seven kinds of scenes of one city, five captions an image, 1,109 of 3,065 "
+    "different. With 58 images an interval is wide.",
 )
 
 NWPU_CAPTIONS = DatasetEntry(

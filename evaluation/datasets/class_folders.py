@@ -19,10 +19,10 @@ from evaluation.datasets.entry import DatasetEntry, choose, joined, official_not
 from rsvl_data.errors import DataError
 from rsvl_data.images import READABLE_SUFFIXES
 from rsvl_data.splits import given_split, split_of_name
-from rsvl_data.table_rows import Fault, read_rows
+from rsvl_data.table_rows import Fault, column_names, read_rows
 
 _SPLITS = ("train", "val", "test")
-_MAX_DEPTH = 3  # of class folders
+_MAX_DEPTH = 3  # of class folders; fMoW and split folders have one more above or below
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class ClassFolders:
 
     def _labelled(self, images: list[str], folder: Path, split: str, entry: DatasetEntry, note: str | None) -> FileSet:
         """In the order of the classes, then of file names."""
-        known, extra = _known(entry), Counter[str]()
+        known, places = _known(entry), {label: place for place, label in enumerate(entry.classes)}
+        extra = Counter[str]()
         rows = []
         for image in images:
             parts = image.split("/")
@@ -73,8 +74,9 @@ class ClassFolders:
             if label is None:
                 extra[name or "."] += 1
             else:
-                rows.append((entry.classes.index(label), parts[-1], label, image))
-        missing = [label for label in entry.classes if label not in {row[2] for row in rows}]
+                rows.append((places[label], parts[-1], label, image))
+        found = {label for _, _, label, _ in rows}
+        missing = [label for label in entry.classes if label not in found]
         if extra or missing:
             raise _wrong_classes(entry, folder, split, missing, extra)
         rows.sort()
@@ -144,11 +146,12 @@ def _images(below: Path, root: Path, ending: str) -> Iterator[str]:
                 if child.name.startswith("."):
                     continue
                 if child.is_dir():
-                    waiting.append((child.path, f"{prefix}{child.name}/"))
+                    if prefix.count("/") <= _MAX_DEPTH:  # a link to a folder above would lead on without end
+                        waiting.append((child.path, f"{prefix}{child.name}/"))
                 elif (
                     prefix
                     and child.name.lower().endswith(ending)
-                    and PurePosixPath(child.name).suffix.lower() in READABLE_SUFFIXES
+                    and os.path.splitext(child.name)[1].lower() in READABLE_SUFFIXES
                 ):
                     yield prefix + child.name
 
@@ -158,13 +161,15 @@ def _images(below: Path, root: Path, ending: str) -> Iterator[str]:
 
 def _read_splits(path: Path) -> dict[str, str]:
     """File name -> split. Raises DataError for a table without the columns, or with a row that cannot be read."""
+    if not {"filename", "split"} <= set(column_names(path)):
+        raise DataError(f"{path} has columns {', '.join(column_names(path))[:200]}; expected filename and split")
     splits: dict[str, str] = {}
     for number, row in read_rows(path, only={"filename", "split"}):
         if isinstance(row, Fault):
             raise DataError(f"{path}: {row.detail}. Expected the columns filename and split")
         name, split = row.get("filename"), row.get("split")
         if not isinstance(name, str) or not isinstance(split, str):
-            raise DataError(f"{path}: row {number} has {', '.join(row)}; expected the columns filename and split")
+            raise DataError(f"{path}: row {number} has filename {name!r} and split {split!r}; expected both")
         if name in splits:
             raise DataError(f"{path}: row {number} names {name} again. Each image has one split")
         splits[name] = given_split(split, f"{path}: {name}") or ""

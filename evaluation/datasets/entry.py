@@ -77,8 +77,11 @@ class DatasetEntry:
         found = next(self._found(root), None)
         if found is None:
             expected = "\n".join(f"  {layout.expects}" for layout in self.layouts)
+            there = next(_folders_called(root, self.folders), None)
             raise DataError(
-                f"{self.title} is not under {root}. Expected a folder called {' or '.join(self.folders)} with one of\n{expected}\n"
+                f"{there} holds nothing of {self.title}. Expected one of\n{expected}\n"
+                if there
+                else f"{self.title} is not under {root}. Expected a folder called {' or '.join(self.folders)} with one of\n{expected}\n"
                 f"Get it at {self.home}"
             )
         folder, layout = found

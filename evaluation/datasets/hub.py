@@ -5,7 +5,7 @@ columns of `rsvl_data/sources/hub_rows.py`. Images stay encoded. `datasets` take
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +33,8 @@ class HubSet:
         self._splits = _load(id)
         self._rows = _choose(self._splits, split, id)
         self._image = _image_column(self._rows, id)
-        words = self._rows.remove_columns(self._image)
-        self._label = _class_label(words)
-        self.items: Sequence[EvalItem] = [self._item(number, row) for number, row in enumerate(words)]
+        self._label = _class_label(self._rows)
+        self.items: Sequence[EvalItem] = [self._item(number, row) for number, row in enumerate(_words(self._rows, self._image))]
         check_items(self, f"hub:{id}")
 
     @cached_property
@@ -118,6 +117,11 @@ def _image_column(rows: "datasets.Dataset", id: str) -> str:
     if not columns:
         raise DataError(f"hub:{id} has the columns {', '.join(rows.features)}; none of them holds images")
     return columns[0]
+
+
+def _words(rows: "datasets.Dataset", image: str) -> Iterable[dict[str, Any]]:
+    """The rows without their images. A table without a column would have no rows, so one of images alone says nothing of each."""
+    return rows.remove_columns(image) if len(rows.column_names) > 1 else ({} for _ in range(len(rows)))
 
 
 def _class_label(rows: "datasets.Dataset") -> str | None:

@@ -6,7 +6,7 @@ What is easy to get wrong: `raw` is the sentence, `tokens` may differ; sentences
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluation.data import EvalSet
@@ -65,10 +65,6 @@ class NwpuJson:
         found: dict[str, list[CaptionedImage]] = {}
         for its, image in _nwpu_records(folder / self.file):
             found.setdefault(its, []).append(image)
-        first = next((image.path for images in found.values() for image in images), "")
-        in_classes = any((folder / name / first).is_file() for name in self.images)
-        if not in_classes and any((folder / name / Path(first).name).is_file() for name in self.images):
-            found = {its: [CaptionedImage(i.key, i.key, i.captions, i.label) for i in images] for its, images in found.items()}
         return _split_set(entry, folder, split, found, self.images)
 
 
@@ -97,5 +93,9 @@ def _split_set(
     known = [name for name in (*_SPLITS, "all") if name in found]
     chosen = choose(split, entry.splits[0].name, known, entry, folder)
     images = found[chosen]
-    root = first_that_holds((folder / name for name in image_folders), [image.path for image in images])
+    roots = [folder / name for name in image_folders]
+    if not any((root / images[0].path).is_file() for root in roots):  # some copies have no folders of classes
+        flat = [replace(image, path=image.path.rpartition("/")[2]) for image in images]
+        images = flat if any((root / flat[0].path).is_file() for root in roots) else images
+    root = first_that_holds(roots, [image.path for image in images])
     return captioned_set(entry, chosen, images, folder=folder, root=root)

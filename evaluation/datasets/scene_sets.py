@@ -8,8 +8,8 @@ File names (`files_sha256`), folders of RSSCN7 and RSI-CB256, images a class: li
 https://github.com/albertofrizzera/VT-RSBS/tree/ded5390c69e227a2d424e7f077ffe312cfa5b771/metadata.
 Layout of the benchmark files: https://github.com/wangzhecheng/SkyScript. "Inferred" marks what nobody states.
 
-Hardly any of these sets has an official split. GeoRSCLIP and CLIP papers of the field measure on the whole set (`all`), SkyScript and
-FarSLIP on the tables of SkyScript, of which those of AID and EuroSAT are a part (`skyscript_test`, so that no two lists share a name).
+Hardly any of these sets has an official split. GeoRSCLIP measures on whole sets (`all`), SkyScript and FarSLIP on the tables of
+SkyScript, of which those of AID and EuroSAT are a part (`skyscript_test`, so that no two lists share a name).
 """
 
 from evaluation.datasets.class_folders import ClassFolders
@@ -17,7 +17,9 @@ from evaluation.datasets.entry import DatasetEntry, OfficialSplit
 from evaluation.datasets.tables import LabelTable
 from evaluation.prompts import RESISC45_CLASS_NAMES
 
-_NO_SPLIT = "No official split; the papers measure on the whole set."
+_GEORSCLIP = "No official split; GeoRSCLIP measures on the whole set."
+_SKYSCRIPT = "No official split; SkyScript and FarSLIP measure on the whole set."
+_OURS = "No official split; to measure on the whole set is our choice, since papers do not say which images they took."
 _IN_DOMAIN = "train, val, test are the 60/20/20 of arXiv:1911.06721, by the lists that torchgeo publishes beside the images."
 _WHOLE_TABLE = {"all": "img_txt_pairs_train.csv"}  # SkyScript calls it train; it is the whole set
 
@@ -36,7 +38,7 @@ AID = DatasetEntry(
     home="https://captain-whu.github.io/AID/",
     licence="not stated",
     citation="Xia et al., IEEE TGRS 2017, arXiv:1608.05167",
-    notes=f"{_NO_SPLIT} 220 to 420 images a class. skyscript_test has 2,000 images (inferred from the scores of FarSLIP).",
+    notes=f"{_GEORSCLIP} 220 to 420 images a class. skyscript_test has 2,000 images (inferred from the scores of FarSLIP).",
 )
 
 RESISC45 = DatasetEntry(
@@ -55,9 +57,9 @@ RESISC45 = DatasetEntry(
     home="https://hf.co/datasets/isaaccorley/resisc45",
     licence="CC-BY-NC-4.0 (as torchgeo says)",
     citation="Cheng et al., Proceedings of the IEEE 2017, arXiv:1703.00121",
-    notes=f"The home is a copy; the page of the authors is gone. {_NO_SPLIT} {_IN_DOMAIN} 700 images a class. NWPU-Captions "
-    "describes these images: a model trained on it has seen them. A copy with 12 other classes goes by the same name; "
-    "it is refused.",
+    notes=f"The home is a copy; the authors' page was http://www.escience.cn/people/JunweiHan/NWPU-RESISC45.html. {_GEORSCLIP} "
+    f"{_IN_DOMAIN} 700 images a class. NWPU-Captions describes these images: a model trained on it has seen them. A copy "
+    "with 12 other classes goes by the same name; it is refused.",
 )
 
 EUROSAT = DatasetEntry(
@@ -82,7 +84,7 @@ EUROSAT = DatasetEntry(
     home="https://github.com/phelber/EuroSAT",
     licence="MIT; contains modified Copernicus Sentinel data",
     citation="Helber et al., IEEE JSTARS 2019, arXiv:1709.00029",
-    notes=f"The RGB archive (EuroSAT/2750/CLASS/CLASS_1.jpg). {_NO_SPLIT} {_IN_DOMAIN} 2,000 to 3,000 images a class. "
+    notes=f"The RGB archive (EuroSAT/2750/CLASS/CLASS_1.jpg). {_GEORSCLIP} {_IN_DOMAIN} 2,000 to 3,000 images a class. "
     "skyscript_test has 2,700 images (inferred from the scores of FarSLIP). CLIP_benchmark's tables draw other splits "
     "again.",
 )
@@ -107,7 +109,7 @@ UCM = DatasetEntry(
     home="http://weegee.vision.ucmerced.edu/datasets/landuse.html",
     licence="public domain (USGS imagery)",
     citation="Yang and Newsam, ACM GIS 2010",
-    notes=f"{_NO_SPLIT} {_IN_DOMAIN} 100 images a class, some of them byte for byte the same. UCM-Captions describes these images.",
+    notes=f"{_OURS} {_IN_DOMAIN} 100 images a class, some of them byte for byte the same. UCM-Captions describes these images.",
 )
 
 WHU_RS19 = DatasetEntry(
@@ -124,7 +126,7 @@ WHU_RS19 = DatasetEntry(
     home="https://captain-whu.github.io/BED4RS/",
     licence="not stated",
     citation="Xia et al., ISPRS TC VII Symposium 2010; Dai and Yang, IEEE GRSL 2011",
-    notes=f"{_NO_SPLIT} 50 to 61 images a class.",
+    notes=f"{_OURS} 50 to 61 images a class.",
 )
 
 PATTERNNET = DatasetEntry(
@@ -144,7 +146,7 @@ PATTERNNET = DatasetEntry(
     home="https://sites.google.com/view/zhouwx/dataset",
     licence="CC-BY-4.0 (as torchgeo says)",
     citation="Zhou et al., ISPRS Journal 2018, arXiv:1706.03424",
-    notes=f"{_NO_SPLIT} 800 images a class.",
+    notes=f"{_SKYSCRIPT} 800 images a class.",
 )
 
 RSICB256 = DatasetEntry(
@@ -163,7 +165,7 @@ RSICB256 = DatasetEntry(
     home="https://github.com/lehaifeng/RSI-CB",
     licence="not stated",
     citation="Li et al., Sensors 2020, doi:10.3390/s20061594",
-    notes=f"{_NO_SPLIT} Seven folders of kinds (construction_land, woodland, ...) hold the folders of classes. 198 to 1,331 "
+    notes=f"{_SKYSCRIPT} Seven folders of kinds (construction_land, woodland, ...) hold the folders of classes. 198 to 1,331 "
     "images a class. The names hirst and sapling are as published.",
 )
 
@@ -251,7 +253,7 @@ RSSCN7 = DatasetEntry(
     home="https://github.com/palewithout/RSSCN7",
     licence="not stated",
     citation="Zou et al., IEEE GRSL 2015",
-    notes=f"{_NO_SPLIT} 400 images a class. The letter before each folder (aGrass) sorts it and is left out of the class name.",
+    notes=f"{_OURS} 400 images a class. The letter before each folder (aGrass) sorts it and is left out of the class name.",
 )
 
 OPTIMAL_31 = DatasetEntry(
@@ -270,7 +272,8 @@ OPTIMAL_31 = DatasetEntry(
     home="https://www.kaggle.com/datasets/brajrajnagar/optimal-31",
     licence="not stated",
     citation="Wang et al., IEEE TGRS 2019, doi:10.1109/TGRS.2018.2864987",
-    notes=f"{_NO_SPLIT} 60 images a class. The home is a copy; layout Images/CLASS/CLASS(1).jpg, as the copy has it (inferred for the original).",
+    notes=f"{_OURS} 60 images a class. The home is a copy; layout Images/CLASS/CLASS(1).jpg, as the copy has it (inferred for "
+    "the original).",
 )
 
 SCENE_SETS = (

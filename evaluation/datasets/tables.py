@@ -84,8 +84,9 @@ class PairTable:
         return captioned_set(entry, chosen, images, folder=folder, root=root)
 
     def _there(self, folder: Path) -> dict[str, Path]:
-        places = [(split, folder / place / name) for split, name in self.files.items() for place in self.folders]
-        return {split: path for split, path in reversed(places) if path.is_file()}
+        """In the order of `files`."""
+        places = {split: [folder / place / name for place in self.folders] for split, name in self.files.items()}
+        return {split: path for split, paths in places.items() if (path := next(filter(Path.is_file, paths), None))}
 
 
 def _rows(table: Path, image: str, others: set[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -100,3 +101,23 @@ def test_rows_of_another_shard_are_noticed(encoder, colours):
     second.write_bytes(first_bytes)
     with pytest.raises(CorruptShard, match=r"sample 0 is r0\.png, its parquet row says g1"):
         embed_images(encoder, ShardSet(colours, "test"))
+
+
+def test_texts_that_cannot_be_embedded_are_named(encoder, monkeypatch):
+    encode = encoder.encode_text
+    monkeypatch.setattr(encoder, "encode_text", lambda texts, normalize: encode(texts, normalize) * torch.nan)
+    with pytest.raises(DataError, match="embeddings of 1 texts hold NaN or infinity: 'a river'"):
+        embed_texts(encoder, ["a river"])
+    monkeypatch.setattr(encoder, "encode_text", None)
+    with pytest.raises(DataError, match="colour has no text tower; zero-shot classification and retrieval need one"):
+        embed_texts(encoder, ["a river"])
+
+
+@pytest.mark.parametrize(("part", "tower"), [("text_cfg", "text"), ("vision_cfg", "image")])
+def test_a_model_of_one_tower(tmp_path, part, tower):
+    DualEncoder.load("rsvl-tiny").export(tmp_path)
+    config = json.loads((tmp_path / "open_clip_config.json").read_text())
+    del config["model_cfg"][part]
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=f"has no {tower} tower: its configuration lacks '{part}'"):
+        DualEncoder.load(str(tmp_path))

@@ -1,0 +1,149 @@
+"""Is one model better than another on the same items? Paired bootstrap of two Results, from what each keeps item by item.
+
+Each resample draws the same images for both models, so what is hard for both cancels out: two intervals that overlap say less.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from evaluation.bootstrap import Difference, Statistic, class_mean, mean_of, paired_difference, share
+from evaluation.result import Result
+from rsvl_data.errors import DataError
+from rsvl_data.shards import write_atomically
+
+KS = (1, 5, 10)  # of the mean recall of the remote-sensing papers
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """First model minus second, in the metric's unit; `difference` has a 95 % interval and a two-sided p-value.
+
+    No correction for many comparisons is made: of twenty metrics on which two models are equal, one falls below 0.05.
+    """
+
+    task: str
+    dataset: str
+    split: str
+    protocol: str
+    metric: str
+    n: int
+    first: dict[str, Any]  # name, sha256
+    second: dict[str, Any]
+    difference: Difference
+
+    @property
+    def verdict(self) -> str:
+        low, high = self.difference.low, self.difference.high
+        return "first better" if low > 0 else "second better" if high < 0 else "not told apart"
+
+
+class _Measured(NamedTuple):
+    statistic: Statistic
+    num_units: int
+    strata: np.ndarray | None = None
+
+
+def compare_all(results: Sequence[Result], *, num_bootstrap: int = 1000, seed: int = 0) -> list[Comparison]:
+    """Every pair of models that were measured on the same items under the same rules; what keeps no items is left out."""
+    pairs = [(one, other) for one, other in combinations(results, 2) if _same_items(one, other)]
+    return [found for pair in pairs for found in compare(*pair, num_bootstrap=num_bootstrap, seed=seed)]
+
+
+def compare(first: Result, second: Result, *, num_bootstrap: int = 1000, seed: int = 0) -> list[Comparison]:
+    """One comparison a metric that both have items for. Raises DataError for results that are not of the same items."""
+    if not _same_items(first, second):
+        raise DataError(
+            f"{_told(first)} and {_told(second)} cannot be paired: they must be of one task, split, protocol, prompt set and data sha256, "
+            "with their items kept. Measure both models with the same command."
+        )
+    ours, theirs = _measured(first), _measured(second)
+    return [
+        Comparison(
+            first.task,
+            first.dataset,
+            first.split,
+            first.protocol,
+            metric,
+            first.n,
+            first.model,
+            second.model,
+            paired_difference(
+                one.statistic, theirs[metric].statistic, one.num_units, num_bootstrap=num_bootstrap, seed=seed, strata=one.strata
+            ),
+        )
+        for metric, one in ours.items()
+        if metric in theirs
+    ]
+
+
+def save_comparisons(path: Path, comparisons: Sequence[Comparison]) -> None:
+    write_atomically(path, (json.dumps([asdict(each) for each in comparisons], indent=1, allow_nan=False) + "\n").encode())
+
+
+def _told(result: Result) -> str:
+    return f"{result.model.get('name')} on {result.dataset}/{result.split} ({result.task}, {result.protocol})"
+
+
+def _same_items(one: Result, other: Result) -> bool:
+    """The same model twice, as in two runs with other seeds, is no pair."""
+
+    def items(result: Result) -> tuple[Any, ...]:
+        facts = {name: value for name, value in result.data.items() if name not in ("name", "note")}
+        return (
+            result.task,
+            result.dataset,
+            result.split,
+            result.protocol,
+            result.prompts,
+            result.n,
+            json.dumps(facts, sort_keys=True),
+        )
+
+    return items(one) == items(other) and one.model != other.model and "items" in one.details and "items" in other.details
+
+
+def _measured(result: Result) -> dict[str, _Measured]:
+    """The metrics of the result that its items tell."""
+    items = result.details["items"]
+    if "truth" in items:
+        told = _of_classes(np.array(items["rank"]), np.array(items["truth"]))
+    else:
+        told = _of_retrieval(items) if "text_query_ranks" in items else {}
+    return {name: measured for name, measured in told.items() if name in result.metrics}
+
+
+def _of_classes(ranks: Int[np.ndarray, "n"], truth: Int[np.ndarray, "n"]) -> dict[str, _Measured]:
+    right = (ranks == 1).astype(float)
+    return {
+        "acc1": _Measured(share(right), len(ranks)),
+        "acc5": _Measured(share((ranks <= 5).astype(float)), len(ranks)),
+        "mean_per_class_recall": _Measured(class_mean(right, truth), len(ranks), truth),
+    }
+
+
+def _of_retrieval(items: Mapping[str, Any]) -> dict[str, _Measured]:
+    """A mean of both directions only where text queries come and go with images: not where equal sentences are merged."""
+    by_unit, image_ranks = items["text_query_ranks"], np.array(items["image_query_rank"])
+    unit = np.repeat(np.arange(len(by_unit)), [len(ranks) for ranks in by_unit])
+    text_ranks = np.concatenate([np.array(ranks) for ranks in by_unit])
+    sides = {
+        "image_retrieval": (text_ranks, unit, len(by_unit)),
+        "text_retrieval": (image_ranks, np.arange(len(image_ranks)), len(image_ranks)),
+    }
+    measured: dict[str, _Measured] = {}
+    means = []
+    for name, (ranks, of, num_units) in sides.items():
+        recalls = {k: share((ranks <= k).astype(float), unit=of) for k in KS}
+        means.append(mean_of(*recalls.values()))
+        measured |= {f"{name}_recall@{k}": _Measured(recall, num_units) for k, recall in recalls.items()}
+        measured[f"{name}_mean_recall"] = _Measured(means[-1], num_units)
+    if len(by_unit) == len(image_ranks):
+        measured["mean_recall"] = _Measured(mean_of(*means), len(image_ranks))
+    return measured

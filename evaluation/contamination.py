@@ -1,0 +1,153 @@
+"""Has the model seen the images it is measured on? What is known of its training data, by image and by name.
+
+What is not known is said: "unknown", never "none".
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation.data import EvalSet
+from rsvl_data.errors import DataError
+from rsvl_data.shards import Dataset
+from rsvl_data.signature import FILE, Signature, image_phash, read_signature
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Training on `trained` shows a model images of `measured`. Names are the catalogue's where it has them, lower case with hyphens."""
+
+    measured: str
+    trained: str
+    what: str
+    source: str
+
+
+_QU = "Qu et al., CITS 2016: UCM-Captions describes the images of UC Merced"
+_CHENG = "Cheng et al., IEEE TGRS 2022: NWPU-Captions describes the images of NWPU-RESISC45"
+_YUAN = "RSITMD took images of RSICD; lists in https://github.com/ChenDelong1999/RemoteCLIP/issues/13"
+_ZAMIR = "Zamir et al., CVPRW 2019: iSAID annotates the images of DOTA"
+_RS5M = "Zhang et al., arXiv:2306.11300, section III-B: RS3 holds fMoW train and Million-AID test"
+KNOWN_OVERLAPS = (
+    Overlap("ucm", "ucm-captions", "all images", _QU),
+    Overlap("ucm-captions", "ucm", "all images", _QU),
+    Overlap("resisc45", "nwpu-captions", "all images", _CHENG),
+    Overlap("nwpu-captions", "resisc45", "all images", _CHENG),
+    Overlap("rsitmd", "rsicd", "some images, across train and test", _YUAN),
+    Overlap("rsicd", "rsitmd", "some images, across train and test", _YUAN),
+    Overlap("isaid", "dota", "all images", _ZAMIR),
+    Overlap("dota", "isaid", "all images", _ZAMIR),
+    Overlap("rrsis-d", "dior", "all images", "Liu et al., CVPR 2024, arXiv:2312.12470: RRSIS-D annotates images of DIOR"),
+    Overlap("isprs-vaihingen", "nwpu-vhr10", "65 colour-infrared crops", "Cheng et al., ISPRS Journal 2014"),
+)
+
+# What a training set is made of. RS5M's web part is not listed: nobody knows all that is in it.
+_PARTS = {
+    "rs5m": ("rs3",),
+    "rs3": ("fmow", "bigearthnet", "millionaid"),
+    "ret-2": ("rsicd", "rsitmd"),
+    "ret-3": ("rsicd", "rsitmd", "ucm-captions"),
+    "cap-5": ("rsicd", "rsitmd", "ucm-captions", "sydney-captions", "nwpu-captions"),
+}
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """`names` () and `signature` None: not known."""
+
+    names: tuple[str, ...] = ()
+    signature: Signature | None = None
+
+
+def training_data_of(model: str, trained_on: Sequence[str] = ()) -> TrainingData:
+    """What a run folder of ours tells of its dataset, and the names somebody gives for a model that tells nothing.
+
+    The names are those of the dataset, and of the sources its samples came from. Raises DataError for a signature that cannot be read.
+    """
+    folder = Path(model.removeprefix("local-dir:"))
+    run = folder.parent if folder.name == "export" else folder
+    data = _data_of_run(run)
+    dataset = _opened(data) if data else None
+    if dataset is None:
+        return TrainingData(tuple(trained_on))
+    signature = read_signature(dataset.root, "train") if (dataset.root / FILE).is_file() else None
+    sources = dataset.table("train", ["source"])["source"].unique().to_pylist() if dataset.splits.get("train") else []
+    return TrainingData(tuple(dict.fromkeys([*trained_on, dataset.name, *sorted(filter(None, sources))])), signature)
+
+
+def _data_of_run(run: Path) -> Path | None:
+    """Recipes of training call it `data`."""
+    try:
+        return Path(json.loads((run / "config.json").read_text())["options"]["data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _opened(folder: Path) -> Dataset | None:
+    """None where the data of an old run are no longer there."""
+    try:
+        return Dataset.open(folder)
+    except DataError:
+        return None
+
+
+def contamination_of(data: EvalSet, training: TrainingData) -> dict[str, Any]:
+    """The field `contamination` of a Result.
+
+    trained_on          names of the training data, with the parts they are made of
+    exact_images        images of the split whose very bytes are among the training images
+    same_phash_images   images of the split whose 64-bit perceptual hash is that of a training image: the same picture stored anew, or one
+                        as flat and featureless as another. Strong compression turns a bit or two: there may be more.
+    known_overlaps      what a table of published overlaps says of these names
+    Each is "unknown" where nothing is known; a table that says nothing is no proof. `test_images` and `training_images` are what was
+    compared, where something was.
+    """
+    names = _with_parts(training.names)
+    counts = {"exact_images": "unknown", "same_phash_images": "unknown"} | _counts(data, training.signature)
+    return {"trained_on": names or "unknown", **counts, "known_overlaps": _overlaps(data.name, names) or "unknown"}
+
+
+def _counts(data: EvalSet, signature: Signature | None) -> dict[str, Any]:
+    if signature is None:
+        return {}
+    indices = range(len(data.items))
+    counts = {
+        "exact_images": sum(data.image_sha256(index) in signature.sha256s for index in indices),
+        "test_images": len(indices),
+        "training_images": signature.num_images,
+    }
+    if signature.phashes:
+        counts["same_phash_images"] = sum(image_phash(data.image(index)) in signature.phashes for index in indices)
+    return counts
+
+
+def shows_overlap(contamination: Mapping[str, Any]) -> bool:
+    """Whether there is a reason to distrust the number; what is unknown is no reason, and no relief."""
+    return any(value not in (0, "unknown") for name, value in contamination.items() if name not in _CIRCUMSTANCES)
+
+
+_CIRCUMSTANCES = ("trained_on", "test_images", "training_images")
+
+
+def _with_parts(names: Sequence[str]) -> list[str]:
+    found = list(dict.fromkeys(_spelled(name) for name in names))
+    for name in found:  # grows while it is walked: parts have parts
+        found.extend(part for part in _PARTS.get(name, ()) if part not in found)
+    return found
+
+
+def _spelled(name: str) -> str:
+    """Lower case with hyphens, as the catalogue spells its names."""
+    return name.strip().lower().replace("_", "-").replace(" ", "-")
+
+
+def _overlaps(measured: str, trained: Sequence[str]) -> list[str]:
+    measured = _spelled(measured)
+    own = [f"{measured}: the dataset itself, at least its train split" for name in trained if name == measured]
+    return own + [
+        f"{overlap.trained}: {overlap.what} ({overlap.source})"
+        for overlap in KNOWN_OVERLAPS
+        if overlap.measured == measured and overlap.trained in trained
+    ]
