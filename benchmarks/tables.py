@@ -200,6 +200,78 @@ def training_section(name: str) -> str:
     return training_tables.SECTIONS[name](result, machine(result))
 
 
+
+def retrieval_metric_section() -> str:
+    result = load("retrieval_metric.json")
+    rows = [
+        "| images x texts | speed, ours / CLIP_benchmark | range | memory, ours / CLIP_benchmark | ours | CLIP_benchmark |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for case in result["cases"]:
+        speed = case["speed_ratio"]
+        sides = [
+            f"{case[role]['seconds']['median']:.2f} s, {case[role]['grown_mib']['median']:,.0f} MiB" for role in ("ours", "peer")
+        ]
+        rows.append(
+            f"| {case['images']:,} x {case['texts']:,} | {speed['median']:.1f} x | {speed['low']:.1f}-{speed['high']:.1f} "
+            f"| {case['memory_ratio']['median']:.3f} x | {sides[0]} | {sides[1]} |"
+        )
+    case = result["cases"][0]
+    about = (
+        f"Recall at {', '.join(map(str, result['setting']['ks']))} in both directions, {result['setting']['dim']} wide, float32, "
+        f"{case['threads']} threads; CLIP_benchmark {case['peer']['versions']['clip-benchmark']} and ours in turn, "
+        f"{case['rounds']} rounds, equal recalls. Memory is what the process grew by. {machine(result)}"
+    )
+    lines = ["## Retrieval metric", "", about, "", *rows]
+    if million := result.get("million"):
+        lines += [
+            "",
+            f"{million['queries']:,} queries in {million['rows']:,} half-precision rows of a memory map: {million['seconds']:.0f} s, "
+            f"peak memory of the process {million['peak_rss_mib']['process']:,.0f} MiB, the pages of the map included.",
+        ]
+    return "\n".join(lines)
+
+
+def zero_shot_eval_section() -> str:
+    result = load("zero_shot_eval.json")
+    words = {
+        "zeroshot_classification": "classification, 45 classes x 18 templates",
+        "zeroshot_retrieval": "retrieval, five captions",
+    }
+    rows = [
+        "| task | speed, ours / CLIP_benchmark | range | CPU time | ours | CLIP_benchmark | largest difference of a number |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for case in result["cases"]:
+        speed, seconds = case["seconds_ratio"], [case[role]["seconds"]["median"] for role in ("ours", "peer")]
+        rows.append(
+            f"| {words[case['task']]} | {speed['median']:.2f} x | {speed['low']:.2f}-{speed['high']:.2f} "
+            f"| {case['cpu_seconds_ratio']['median']:.2f} x | {seconds[0]:.1f} s | {seconds[1]:.1f} s | {case['largest_difference']:.0e} |"
+        )
+    setting = result["setting"]
+    about = (
+        f"`clip_benchmark eval` and ours in turn from start to end of the process, {result['cases'][0]['rounds']} rounds: "
+        f"one webdataset of {setting['images']} images, {setting['model']} with random weights, float32, "
+        f"{setting['workers']} workers. {machine(result)}"
+    )
+    return "\n".join(["## Evaluation, end to end", "", about, "", *rows])
+
+
+def bootstrap_section() -> str:
+    result = load("bootstrap.json")
+    setting = result["setting"]
+    rows = ["| statistic | seconds | range |", "| --- | ---: | ---: |"]
+    rows += [
+        f"| {name.replace('_', ' ')} | {found['median']:.2f} | {found['low']:.2f}-{found['high']:.2f} |"
+        for name, found in result["seconds"].items()
+    ]
+    about = (
+        f"{setting['resamples']:,} resamples of {setting['items']:,} images, {setting['rounds']} processes; peak memory "
+        f"{result['peak_mib']:.0f} MiB. {machine(result)}"
+    )
+    return "\n".join(["## Bootstrap", "", about, "", *rows])
+
+
 _OPTIONAL: dict[str, Callable[[], str]] = {
     "shard_read.json": shard_read_section,
     "ingest.json": ingest_section,
@@ -207,6 +279,9 @@ _OPTIONAL: dict[str, Callable[[], str]] = {
     **{name: partial(training_section, name) for name in training_tables.SECTIONS},
     "captioning.json": captioning_section,
     "captions_by_rule.json": captions_by_rule_section,
+    "retrieval_metric.json": retrieval_metric_section,
+    "zero_shot_eval.json": zero_shot_eval_section,
+    "bootstrap.json": bootstrap_section,
 }
 
 

@@ -20,7 +20,7 @@ from evaluation.metrics.relevance import Lists, Relevance
 Ties = Literal["pessimistic", "optimistic", "lowest_index"]
 
 _TILE_SCORES = 2**23  # scores held at once: 32 MiB as float32
-_SMALLEST_TILE_SCORES, _BLOCK_QUERIES = 2**18, 1024
+_SMALLEST_TILE_SCORES, _KEPT_SCORES, _BLOCK_QUERIES = 2**18, 2**22, 1024
 
 
 def first_right_ranks(
@@ -78,7 +78,7 @@ class _Search:
     ) -> Int[np.ndarray, "b"]:
         """Pairs `row`, `item` are right. Scores are computed twice, to find the best right one and to count those before it:
         by the same product, so that they are equal to the bit. Only tiles with right items take part the first time."""
-        tiles = _Tiles(query, self._tile)
+        tiles = _Tiles(query, self._tile, max(1, _KEPT_SCORES // (len(query) * self._tile_size)))
         column = self._number[item]
         right = query.new_empty(len(item))
         for number in np.unique(column // self._tile_size):
@@ -119,20 +119,22 @@ class _Search:
 
 
 class _Tiles:
-    """Scores of one block of queries; the tile computed last is kept, for where there is only one."""
+    """Scores of one block of queries; the first tiles asked for are kept, as far as there is room."""
 
-    def __init__(self, query: Float[Tensor, "b d"], tile: Callable[[int], Tensor]):
-        self._query, self._tile, self._kept = query, tile, (-1, query)
+    def __init__(self, query: Float[Tensor, "b d"], tile: Callable[[int], Tensor], num_kept: int):
+        self._query, self._tile, self._num_kept = query, tile, num_kept
+        self._kept: dict[int, Tensor] = {}
 
     def scores(self, number: int) -> Float[Tensor, "b t"]:
-        if number != self._kept[0]:
-            self._kept = (-1, self._query)  # let go of one tile before the next
-            self._kept = (number, self._query @ self._tile(number).T)
-        return self._kept[1]
+        if number not in self._kept:
+            if len(self._kept) == self._num_kept:
+                self._kept.popitem()  # let go of one tile before the next
+            self._kept[number] = self._query @ self._tile(number).T
+        return self._kept[number]
 
     def all(self, num_tiles: int) -> Iterator[tuple[int, Float[Tensor, "b t"]]]:
-        """Beginning with the one that is there."""
-        for number in sorted(range(num_tiles), key=lambda number: number != self._kept[0]):
+        """Beginning with those that are there."""
+        for number in sorted(range(num_tiles), key=lambda number: number not in self._kept):
             yield number, self.scores(number)
 
 
@@ -167,6 +169,6 @@ def _refuse_mismatch(num_queries: int, num_items: int, relevance: Relevance) -> 
 
 
 def _refuse_non_finite(embeds: Float[Tensor, "n d"]) -> None:
-    parts = embeds.split(2**16)
-    if wrong := sum(int((~part.isfinite().all(1)).sum()) for part in parts):
+    parts = (part.abs().amax(1) for part in embeds.split(2**12))
+    if wrong := sum(int((~part.isfinite()).sum()) for part in parts):
         raise ValueError(f"{wrong} of {len(embeds)} embeddings hold NaN or infinity")
