@@ -200,7 +200,6 @@ def training_section(name: str) -> str:
     return training_tables.SECTIONS[name](result, machine(result))
 
 
-
 def retrieval_metric_section() -> str:
     result = load("retrieval_metric.json")
     rows = [
