@@ -24,7 +24,9 @@ _USAGE = """rsvl: archives -> image-text shards -> CLIP-type checkpoints -> numb
   rsvl data validate DATASET     check every byte and record
   rsvl data stats DATASET        counts, sizes, words; `rsvl data browse DATASET` makes a page of samples
   rsvl data rate DATASET         a page on which people rate captions; `rsvl data agreement CSV...` says how far they agree
-  rsvl eval zero-shot|retrieval  measure a model; `rsvl eval report` makes one page of results
+  rsvl data signature DATASET    hashes of its images, by which a test set can tell what a model has seen
+  rsvl eval run SUITE            measure models on many datasets; `rsvl eval ls` lists these, `rsvl eval --help` the single tasks
+  rsvl eval report RESULTS       one page of results
   rsvl card model RUN            write the model card of a run
   rsvl --version
 """
