@@ -169,7 +169,7 @@ def _steps(
         _seed_step(seed, batch.step, accelerator.process_index)
         lr = learning_rate(batch.step, optim, config.steps)
         values, asked = _train_step(
-            accelerator, model, optimizer, objective, batch, lr, optim.grad_clip_norm, config, stop_asked=stop.asked
+            accelerator, model, optimizer, objective, batch, lr, optim.grad_clip_norm, config, stop
         )
         if ema:
             ema.update(batch.step)
@@ -227,7 +227,7 @@ def _train_step(
     lr: float,
     grad_clip_norm: float | None,
     config: TrainConfig,
-    stop_asked: bool,
+    stop: StopRequest,
 ) -> tuple[dict[str, Any], bool]:
     """One optimizer step, and whether any process was asked to stop. A loss or gradient that is not finite stops before the weights
     change."""
@@ -237,7 +237,7 @@ def _train_step(
     with record_function("forward"):
         cached = CachedBatch(model, objective, batch, config.accum_freq) if config.accum_freq > 1 else None
         losses = cached.losses if cached else model(batch)
-        means, keys_digest, stopping = _over_all_processes(accelerator, losses, batch, stop_asked)
+        means, keys_digest, stopping = _over_all_processes(accelerator, losses, batch, stop)
         _check_finite("loss", means["loss/total"], batch, losses.values())
     with record_function("backward"):
         if cached:
@@ -257,13 +257,13 @@ def _train_step(
 
 
 def _over_all_processes(
-    accelerator: Accelerator, losses: Mapping[str, Tensor], batch: Batch, stop_asked: bool
+    accelerator: Accelerator, losses: Mapping[str, Tensor], batch: Batch, stop: StopRequest
 ) -> tuple[dict[str, float], str, bool]:
     """In one exchange: losses named for metrics.jsonl with their total, the digest of the global batch, and whether to stop. The same
     on every process, so that all of them go on or stop together."""
     digest = _keys_digest(batch.keys, accelerator.process_index * len(batch.keys))
     # Halves of 32 bits, and a flag: sums of these over processes are exact in fp64.
-    others = torch.tensor([digest >> 32, digest & 0xFFFFFFFF, stop_asked], dtype=torch.float64, device=accelerator.device)
+    others = torch.tensor([digest >> 32, digest & 0xFFFFFFFF, stop.asked], dtype=torch.float64, device=accelerator.device)
     values = torch.stack([value.detach().double() for value in losses.values()])
     *sums, high, low, asked = accelerator.reduce(torch.cat([values, others]), reduction="sum").tolist()
     means = [total / accelerator.num_processes for total in sums]
