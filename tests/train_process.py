@@ -67,9 +67,7 @@ def metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def _main(
-    command: list[str], rank: int, ranks: int, port: int, log: Path, kill_at: int | None, spoil: str | None
-) -> None:
+def _main(command: list[str], rank: int, ranks: int, port: int, log: Path, kill_at: int | None, spoil: str | None) -> None:
     with open(log, "w", buffering=1) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
