@@ -65,6 +65,8 @@ def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _report(recorder: profile, folder: Path) -> None:
+    if not any(event.key == PHASES[-1] for event in recorder.key_averages()):
+        return  # the run ended before the first step that was to be recorded
     folder.mkdir(parents=True, exist_ok=True)
     recorder.export_chrome_trace(str(folder / "trace.json.gz"))
     text = summary(recorder)

@@ -168,9 +168,7 @@ def _steps(
         data_wait_s = time.perf_counter() - clock
         _seed_step(seed, batch.step, accelerator.process_index)
         lr = learning_rate(batch.step, optim, config.steps)
-        values, asked = _train_step(
-            accelerator, model, optimizer, objective, batch, lr, optim.grad_clip_norm, config, stop
-        )
+        values, asked = _train_step(accelerator, model, optimizer, objective, batch, lr, optim.grad_clip_norm, config, stop)
         if ema:
             ema.update(batch.step)
         done, step_s = batch.step + 1, time.perf_counter() - clock
