@@ -1,16 +1,8 @@
-import json
-import os
-import random
-import signal
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import pytest
 import torch
+import train_process
 from colour_source import build_colours
+from train_process import metrics
 
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.loader import LoaderConfig
@@ -38,10 +30,6 @@ def run(
         resume=resume,
         evaluators=evaluators,
     )
-
-
-def metrics(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_it_learns_and_says_so(colours, tmp_path):
@@ -147,58 +135,10 @@ def test_bf16_runs_and_differs(colours, tmp_path):
 
 
 def test_two_processes_equal_one(colours, tmp_path):
-    """The same global batch, under torchrun: equal losses, and checkpoints that the other can continue."""
-    words = f"--data {colours.root} --model rsvl-tiny --batch-size 8 --workers 0 --train.steps 4 --optim.warmup 2".split()
-    alone = [sys.executable, "-m", "recipes.pretrain.clip"]
-    together = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master-port",
-        free_port(),
-        "-m",
-        "recipes.pretrain.clip",
-    ]
-    for name, command in (("one", alone), ("two", together)):
-        done = subprocess.run([*command, *words, "--out", str(tmp_path / name)], capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr
-    for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
-        assert two["loss/total"] == pytest.approx(one["loss/total"], abs=1e-4) and two["grad_norm"] == pytest.approx(
-            one["grad_norm"], rel=1e-3
-        )
-
-
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
-COMMAND = """--data {data} --model rsvl-tiny --batch-size 8 --workers {workers} --train.steps 14 --train.save-every 3 --optim.warmup 2
---train.trackers tensorboard --resume latest --out {out}"""
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_killed_and_resumed_ends_with_the_same_weights(colours, tmp_path, workers):
-    """SIGKILL at a random step, through the command line."""
-
-    def start(out):
-        words = COMMAND.format(data=colours.root, out=out, workers=workers).split()
-        command = [sys.executable, "-m", "recipes.pretrain.clip", *words]
-        return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    assert start(tmp_path / "whole").wait(timeout=240) == 0
-    killed, fatal = tmp_path / "killed", random.Random(time.time()).randint(4, 12)
-    process = start(killed)
-    end = time.monotonic() + 240
-    while not (killed / "metrics.jsonl").exists() or len((killed / "metrics.jsonl").read_text().splitlines()) < fatal:
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (killed / "export").exists()
-    assert start(killed).wait(timeout=240) == 0
-    weights = [DualEncoder.load(str(tmp_path / name)).weights_sha256() for name in ("whole", "killed")]
-    assert weights[0] == weights[1], f"killed at step {fatal}"
+    """The same global batch, spread over two: equal samples, losses and gradients."""
+    for ranks in (1, 2):
+        train_process.train(colours.root, tmp_path / str(ranks), "--workers", "0", ranks=ranks, steps=4)
+    for one, two in zip(metrics(tmp_path / "1"), metrics(tmp_path / "2"), strict=True):
+        assert two["keys_digest"] == one["keys_digest"]
+        assert two["loss/total"] == pytest.approx(one["loss/total"], abs=1e-4)
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
