@@ -23,8 +23,19 @@ from rsvl_data.errors import DataError, OptionError
 from rsvl_data.loader import Batch, LoaderConfig, train_batches
 from rsvl_data.shards import Dataset
 from rsvl_pretrain.accumulate import CachedBatch
+from rsvl_pretrain.blocks import compile_blocks
 from rsvl_pretrain.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from rsvl_pretrain.engine import Precision, make_accelerator
+from rsvl_pretrain.engine import (
+    Precision,
+    backward,
+    clamp,
+    engine_name,
+    make_accelerator,
+    prepare,
+    step,
+    whole_encoder,
+    whole_spare,
+)
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives import ClipObjective
 from rsvl_pretrain.optim import OptimConfig, learning_rate, make_optimizer, set_learning_rate
@@ -40,6 +51,8 @@ class TrainConfig:
     """optimizer steps in all"""
     precision: Precision = "fp32"
     """of the forward pass; weights and losses stay in fp32"""
+    compile: bool = False
+    """torch.compile for the transformer blocks of both towers: slow first steps, then faster ones; needs a C++ compiler"""
     accum_freq: int = 1
     """pieces in which each process embeds its part of the batch, for batches that do not fit; every sample still meets all others"""
     save_every: int = 200
@@ -77,9 +90,17 @@ def train(
     optim = replace(optim, warmup=min(optim.warmup, max(config.steps // 10, 1)))
     set_seed(seed)
     accelerator = make_accelerator(config.precision, config.trackers, out)
-    model, optimizer = accelerator.prepare(objective, make_optimizer(objective, optim))
-    encoder = objective.encoder
-    identity = _identity(objective, dataset.sha256(split), config, optim, loader, seed)
+    encoder, spare = objective.encoder, whole_spare(accelerator, objective.encoder)
+    identity = _identity(objective, dataset.sha256(split), config, optim, loader, seed, engine_name(accelerator))
+    if config.compile:
+        compile_blocks(encoder)
+    model, optimizer = prepare(
+        accelerator,
+        objective,
+        make_optimizer(objective, optim),
+        precision=config.precision,
+        grad_clip_norm=optim.grad_clip_norm,
+    )
     checkpoint = find_checkpoint(out, resume)
     done = load_checkpoint(accelerator, checkpoint, json.loads(json.dumps(identity))) if checkpoint else 0
     metrics = RunLog(accelerator, out / "metrics.jsonl", done, config.steps)
@@ -105,19 +126,27 @@ def train(
             done = batch.step + 1
             metrics.write(done, {**values, **timing, "epoch": batch.epoch, "samples_seen": done * loader.batch_size})
             if evaluators and config.eval_every and (done % config.eval_every == 0 or done == config.steps):
-                metrics.write(done, _evaluate(encoder, evaluators))
+                with whole_encoder(accelerator, encoder, spare) as whole:
+                    metrics.write(done, _evaluate(whole, evaluators))
             if done % config.save_every == 0 or done == config.steps:
                 save_checkpoint(accelerator, out, done, identity, config.keep)
             clock = time.perf_counter()
-    if accelerator.is_main_process:
-        encoder.export(out / "export")
+    with whole_encoder(accelerator, encoder, spare) as whole:
+        if accelerator.is_main_process:
+            whole.export(out / "export")
     accelerator.end_training()
     AcceleratorState._reset_state()  # else the next run in this process could not choose another precision
-    return encoder
+    return whole
 
 
 def _identity(
-    objective: ClipObjective, data_sha256: str, config: TrainConfig, optim: OptimConfig, loader: LoaderConfig, seed: int
+    objective: ClipObjective,
+    data_sha256: str,
+    config: TrainConfig,
+    optim: OptimConfig,
+    loader: LoaderConfig,
+    seed: int,
+    engine: str,
 ) -> dict[str, Any]:
     """What a continued run must share with the one before."""
     return {
@@ -130,6 +159,7 @@ def _identity(
         "optim": asdict(optim),
         "batch_size": loader.batch_size,
         "precision": config.precision,
+        "engine": engine,
     }
 
 
@@ -144,7 +174,6 @@ def _train_step(
     accum_freq: int,
 ) -> dict[str, float]:
     """One optimizer step. A loss or gradient that is not finite stops before the weights change."""
-    encoder = objective.encoder
     model.train()
     set_learning_rate(optimizer, lr)
     cached = CachedBatch(model, objective, batch, accum_freq) if accum_freq > 1 else None
@@ -154,14 +183,11 @@ def _train_step(
     if cached:
         cached.backward(accelerator)
     else:
-        accelerator.backward(sum(losses.values()))
-    norm = accelerator.clip_grad_norm_(model.parameters(), grad_clip_norm or math.inf).item()
+        backward(accelerator, model, torch.stack(list(losses.values())).sum())
+    norm = step(accelerator, model, optimizer, grad_clip_norm)
     _check_finite("gradient norm", norm, batch)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    with torch.no_grad():
-        encoder.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-    return {**means, "grad_norm": norm, "lr": lr, "logit_scale": encoder.logit_scale.item()}
+    log_scale = clamp(accelerator, objective.encoder.model.logit_scale, 0, MAX_LOGIT_SCALE)
+    return {**means, "grad_norm": norm, "lr": lr, "logit_scale": math.exp(log_scale)}
 
 
 def _over_all_processes(accelerator: Accelerator, losses: Mapping[str, Tensor]) -> dict[str, float]:
@@ -181,7 +207,7 @@ def _check_finite(what: str, value: float, batch: Batch) -> None:
 
 def _evaluate(encoder: DualEncoder, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
     """Leaves mode and random state as they were, so a run with evaluations equals one without."""
-    with torch.random.fork_rng(), torch.inference_mode():
+    with torch.random.fork_rng(), torch.inference_mode(), torch.compiler.set_stance("force_eager"):
         was_training = encoder.training
         encoder.eval()
         values = {f"{prefix}/{name}": value for prefix, run in evaluators.items() for name, value in run(encoder).items()}
