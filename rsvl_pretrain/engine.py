@@ -40,6 +40,8 @@ def make_accelerator(precision: Precision, trackers: Sequence[str], out: Path) -
     """
     _check_environment(precision)
     on_cpu, deepspeed = not torch.cuda.is_available(), _asked_for("DEEPSPEED")
+    if on_cpu and deepspeed:
+        _leave_out_compiled_exchange()
     accelerator = Accelerator(
         cpu=on_cpu
         and not deepspeed,  # without it accelerate does not see torchrun's other processes on a CPU; with it not DeepSpeed
@@ -236,6 +238,14 @@ def _is_wrapped(accelerator: Accelerator) -> bool:
 
 def _zero_stage(accelerator: Accelerator) -> int:
     return accelerator.state.deepspeed_plugin.zero_stage
+
+
+def _leave_out_compiled_exchange() -> None:
+    """On a CPU DeepSpeed would compile its own exchange first: minutes, and a killed build makes the next one wait for ever."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _spread_on_cpu(accelerator: Accelerator) -> None:
