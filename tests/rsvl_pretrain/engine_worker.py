@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 from recipes.pretrain import clip
@@ -85,6 +86,8 @@ def _stop(encoder: Any) -> dict[str, float]:
 VAL_EVALUATORS = clip.val_evaluators
 
 if __name__ == "__main__":
+    torch.distributed.init_process_group("gloo")
+    PartialState.destroy_process_group = lambda self, group=None: None  # one group of processes serves all trainings
     plan = json.loads(Path(sys.argv[1]).read_text())
     for case in plan["cases"]:
         with launched_by(case["engine"]):

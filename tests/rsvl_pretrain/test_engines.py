@@ -36,7 +36,7 @@ def train(data: Path, *cases: dict[str, Any]) -> subprocess.CompletedProcess[str
     plan.write_text(json.dumps({"data": str(data), "cases": cases}))
     command = "-m torch.distributed.run --standalone --nproc_per_node 2".split()
     words = [sys.executable, *command, str(Path(__file__).parent / "engine_worker.py"), str(plan)]
-    return subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
+    return subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
 
 
 def lines(run: Path) -> list[dict]:
