@@ -32,13 +32,13 @@ from rsvl_pretrain.model import DualEncoder
 Precision = Literal["fp32", "amp_bf16"]
 
 
-def make_accelerator(precision: Precision, trackers: Sequence[str], out: Path) -> Accelerator:
+def make_accelerator(trackers: Sequence[str], out: Path) -> Accelerator:
     """`trackers` write under `out`/tracking. Raises OptionError for an engine that was asked for and cannot run.
 
     accelerate is never told the precision: it would give FSDP2 and DeepSpeed weights in bf16, and `amp_bf16` would mean something
     else in each engine. `prepare` sees to it.
     """
-    _check_environment(precision)
+    _check_environment()
     on_cpu, deepspeed = not torch.cuda.is_available(), _asked_for("DEEPSPEED")
     if on_cpu and deepspeed:
         _leave_out_compiled_exchange()
@@ -74,7 +74,7 @@ def prepare(
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The objective to call and the optimizer to step, as the engine wraps them."""
     if precision == "amp_bf16":
-        objective.forward = torch.autocast(accelerator.device.type, dtype=torch.bfloat16)(objective.forward)  # type: ignore[method-assign]
+        objective.forward = torch.autocast(accelerator.device.type, dtype=torch.bfloat16)(objective.forward)
     if _is_wrapped(accelerator):
         _give_scalars_a_dimension(objective)
     if accelerator.is_fsdp2:
@@ -84,7 +84,10 @@ def prepare(
         config["gradient_clipping"] = grad_clip_norm or 0.0
         config["train_micro_batch_size_per_gpu"] = 1  # must be there; only DeepSpeed's own log would say it
         config.setdefault("zero_force_ds_cpu_optimizer", False)  # torch's fused AdamW: as fast on a CPU, and needs no compiler
-    return accelerator.prepare(objective, optimizer)
+    model, wrapped = accelerator.prepare(objective, optimizer)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED and _zero_stage(accelerator) == 3:
+        _announce_outside_weights(objective)
+    return model, wrapped
 
 
 def backward(accelerator: Accelerator, model: Any, loss: Tensor) -> None:
@@ -213,7 +216,7 @@ def _asked_for(engine: Literal["FSDP", "DEEPSPEED"]) -> bool:
     return os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true"
 
 
-def _check_environment(precision: Precision) -> None:
+def _check_environment() -> None:
     said = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if said != "no":
         raise OptionError(f"accelerate was told mixed_precision {said}; leave it out there and say it here: --train.precision")
@@ -251,6 +254,16 @@ def _leave_out_compiled_exchange() -> None:
 def _spread_on_cpu(accelerator: Accelerator) -> None:
     PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
     accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+
+
+def _announce_outside_weights(objective: Any) -> None:
+    """ZeRO-3 gathers what a module owns when it is called. The objective alone is called, the encoder and its open_clip model are not
+    (but their parts are). DeepSpeed finds such weights by itself, yet after a resumed step it does not find the same ones."""
+    from deepspeed import zero
+
+    for part in (objective.encoder, objective.encoder.model):
+        for parameter in part.parameters(recurse=False):
+            zero.register_external_parameter(objective, parameter)
 
 
 def _plan_fsdp2(accelerator: Accelerator, objective: nn.Module) -> None:

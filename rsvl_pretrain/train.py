@@ -89,7 +89,7 @@ def train(
     """
     optim = replace(optim, warmup=min(optim.warmup, max(config.steps // 10, 1)))
     set_seed(seed)
-    accelerator = make_accelerator(config.precision, config.trackers, out)
+    accelerator = make_accelerator(config.trackers, out)
     encoder, spare = objective.encoder, whole_spare(accelerator, objective.encoder)
     identity = _identity(objective, dataset.sha256(split), config, optim, loader, seed, engine_name(accelerator))
     if config.compile:

@@ -15,9 +15,9 @@ from rsvl_data.errors import OptionError
 from rsvl_pretrain.engine import make_accelerator
 
 sys.path.insert(0, str(Path(__file__).parent))
-from engine_worker import ENGINES, options  # noqa: E402
+from engine_worker import ENGINES, options
 
-from recipes.pretrain import clip  # noqa: E402
+from recipes.pretrain import clip
 
 ALL = sorted(path.stem for path in ENGINES.glob("*.yaml"))
 IMPORTANT = ["fsdp2", "zero2", "zero3"]
@@ -142,4 +142,37 @@ def test_bf16_is_the_same_in_every_engine(data, tmp_path):
     for engine in ALL:
         first = lines(tmp_path / engine)[0]["loss/total"]
         assert abs(first - half) < 1e-5 < abs(first - full)
-        assert {tensor.dtype for tensor in weights(tmp_path / engine).values()} == {weights(tmp_path / "one")["logit_scale"].dtype}
+        assert {tensor.dtype for tensor in weights(tmp_path / engine).values()} == {
+            weights(tmp_path / "one")["logit_scale"].dtype
+        }
+
+
+@pytest.mark.slow
+def test_compiled_blocks_change_no_loss(data, tmp_path):
+    changes = {"train": {"steps": 6, "compile": True}}
+    clip.run(options(data, tmp_path / "one", train={"steps": 6}))
+    done = train(data, *(case(engine, tmp_path / engine, **changes) for engine in ("ddp", "fsdp2", "zero2")))
+    assert done.returncode == 0, done.stderr[-4000:]
+    for engine in ("ddp", "fsdp2", "zero2"):
+        assert_same_training(tmp_path / engine, tmp_path / "one", tolerance=1e-4)
+
+
+def test_what_accelerate_was_told_in_vain_is_refused(tmp_path, monkeypatch):
+    for variables, message in [
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "say it here: --train.precision"),
+        ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "give --train.accum-freq"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "need their processes started"),
+        ({"ACCELERATE_USE_FSDP": "true", "LOCAL_RANK": "0", "FSDP_VERSION": "1"}, "set fsdp_version: 2"),
+    ]:
+        with monkeypatch.context() as patch, pytest.raises(OptionError, match=message):
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            make_accelerator((), tmp_path)
+
+
+def test_deepspeed_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(OptionError, match=r"pip install 'rsvl\[deepspeed\]'"):
+        make_accelerator((), tmp_path)
