@@ -7,6 +7,7 @@ Several processes take the same options:
 torchrun --nproc_per_node 8 -m recipes.pretrain.clip --data DATASET --out RUN --model ViT-B-32
 """
 
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +86,8 @@ def run(options: Options) -> DualEncoder:
         encoder.model.lock_text_tower(unlocked_layers=options.lock_text_unlocked_layers)
     if options.grad_checkpointing:
         encoder.model.set_grad_checkpointing(True)
-    save_config(options.out, "pretrain/clip", options)
+    if os.environ.get("RANK", "0") == "0":  # torchrun's other processes would race for the file
+        save_config(options.out, "pretrain/clip", options)
     return train(
         ClipObjective(encoder, options.contrastive),
         dataset,
