@@ -12,6 +12,7 @@ mapped one) readable without it, and gives its room back when the last reader cl
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,18 @@ from rsvl_data.errors import OptionError
 
 _GIB = 1 << 30
 _POLL_S = 0.1
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)")
+
+
+def remote_address(place: Path | str) -> str | None:
+    """`place` as an address, without a slash at its end; None for a local folder.
+
+    A Path has made one slash of the two behind the colon: `hf:/datasets/x` is understood, too.
+    """
+    parts = _ADDRESS.fullmatch(str(place))
+    if parts is None or parts[1] in ("file", "local"):
+        return None
+    return f"{parts[1]}://{parts[2].rstrip('/')}"
 
 
 def default_cache_folder() -> Path:

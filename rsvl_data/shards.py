@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ import pyarrow.parquet as pq
 
 from rsvl_data.errors import CorruptShard, DataError
 from rsvl_data.sample import Sample
-from rsvl_data.shard_cache import ShardCache
+from rsvl_data.shard_cache import ShardCache, remote_address
 
 if TYPE_CHECKING:
     from rsvl_data.remote_shards import RemoteShards
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 INDEX_VERSION = "v1.2"
 _BLOCK = tarfile.BLOCKSIZE
 _DOWNLOADS = 8  # parquet files at a time
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)")
 
 # img2dataset's column names where it has the column; https://github.com/rom1504/img2dataset#file-format
 PARQUET_SCHEMA = pa.schema(
@@ -252,13 +250,14 @@ class Shard:
         return samples
 
     @cached_property
-    def _file(self) -> IO[bytes]:
+    def file(self) -> IO[bytes]:
+        """The tar, opened; raises CorruptShard."""
         return self.open(".tar")
 
     def close(self) -> None:
         """Gives the file back; it is opened again when it is needed."""
-        if "_file" in self.__dict__:
-            self.__dict__.pop("_file").close()
+        if "file" in self.__dict__:
+            self.__dict__.pop("file").close()
 
     def __del__(self) -> None:
         self.close()
@@ -277,7 +276,7 @@ class Shard:
             if suffix not in found:
                 raise CorruptShard(f"{self}: sample {index} has no member .{suffix}; it has {', '.join(found)}")
             member = found[suffix]
-            contents[suffix] = os.pread(self._file.fileno(), member.size, member.offset)
+            contents[suffix] = os.pread(self.file.fileno(), member.size, member.offset)
             if len(contents[suffix]) != member.size:
                 raise CorruptShard(f"{self}: member {member.name} is cut after {len(contents[suffix])} of {member.size} bytes")
         return contents
@@ -288,7 +287,10 @@ class Shard:
         return self.read(index, suffix)[suffix]
 
     def _image_suffix(self, index: int) -> str:
-        return next(member.suffix for member in self.members[index] if member.suffix not in ("json", "txt", "mask.png"))
+        for member in self.members[index]:
+            if member.suffix not in ("json", "txt", "mask.png"):
+                return member.suffix
+        raise CorruptShard(f"{self}: sample {index} has no image")
 
     def sample(self, index: int) -> Sample:
         members = self.read(index)
@@ -315,19 +317,12 @@ class Members(Sequence[list[Member]]):
     def __getitem__(self, index: int | slice) -> "list[Member] | Members":
         if isinstance(index, slice):
             return Members(self._lines[index])
-        words = self._lines[index].split(" ")
-        return [Member(words[i], int(words[i + 1]), int(words[i + 2]), words[i + 3]) for i in range(0, len(words), 4)]
-
-
-def remote_address(place: Path | str) -> str | None:
-    """`place` as an address, without a slash at its end; None for a local folder.
-
-    A Path has made one slash of the two behind the colon: `hf:/datasets/x` is understood, too.
-    """
-    parts = _ADDRESS.fullmatch(str(place))
-    if parts is None or parts[1] in ("file", "local"):
-        return None
-    return f"{parts[1]}://{parts[2].rstrip('/')}"
+        line = self._lines[index]
+        words = line.split(" ")
+        try:
+            return [Member(words[i], int(words[i + 1]), int(words[i + 2]), words[i + 3]) for i in range(0, len(words), 4)]
+        except (ValueError, IndexError):
+            raise CorruptShard(f"line {line[:80]!r} of an index names no members") from None
 
 
 class Dataset:

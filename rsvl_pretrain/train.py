@@ -1,8 +1,9 @@
 """The loop: batches in, a run folder out.
 
-RUN/metrics.jsonl   one line a step
-RUN/checkpoints/    see checkpoint.py
-RUN/export/         the trained model in open_clip's layout
+RUN/metrics.jsonl     one line a step
+RUN/quarantine.jsonl  the samples that could not be used, in whose place others were
+RUN/checkpoints/      see checkpoint.py
+RUN/export/           the trained model in open_clip's layout
 """
 
 import json
@@ -16,11 +17,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 from torch import Tensor
 
 from rsvl_data.errors import DataError, OptionError
-from rsvl_data.loader import Batch, LoaderConfig, train_batches
+from rsvl_data.loader import Batch, LoaderConfig, train_batches, worker_deaths_named
+from rsvl_data.quarantine import BadSample, Quarantine, most_bad_samples
 from rsvl_data.shards import Dataset
 from rsvl_pretrain.accumulate import CachedBatch
 from rsvl_pretrain.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
@@ -50,8 +52,13 @@ class TrainConfig:
     """steps between evaluations on val; 0 never"""
     trackers: tuple[str, ...] = ("tensorboard",)
     """besides metrics.jsonl: any name accelerate knows"""
+    max_bad_samples: float = 0.001
+    """samples that may be unusable (corrupt shard, unreadable image, no caption) and are replaced by others of the split; one more stops
+    the run. Below 1 a fraction of the split, rounded up; from 1 on a count; 0 stops at the first. They are listed in quarantine.jsonl"""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_bad_samples < math.inf:
+            raise OptionError(f"--train.max-bad-samples is {self.max_bad_samples}; it must be 0 or more")
         if min(self.steps, self.save_every, self.keep, self.accum_freq) < 1:
             raise OptionError("--train.steps, --train.save-every, --train.keep and --train.accum-freq must be 1 or more")
 
@@ -83,27 +90,30 @@ def train(
     checkpoint = find_checkpoint(out, resume)
     done = load_checkpoint(accelerator, checkpoint, json.loads(json.dumps(identity))) if checkpoint else 0
     metrics = RunLog(accelerator, out / "metrics.jsonl", done, config.steps)
+    quarantine = _quarantine(accelerator, out / "quarantine.jsonl", done, config.max_bad_samples, dataset.splits.get(split, 0))
     batches = train_batches(
         dataset,
         split,
         encoder.preprocess,
         encoder.tokenizer,
-        loader,
+        replace(loader, bad_samples="replace" if config.max_bad_samples else "raise"),
         start_step=done,
         num_steps=config.steps - done,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
     )
-    with metrics:
+    with metrics, worker_deaths_named():
         clock = time.perf_counter()
         for batch in batches:
             data_wait_s = time.perf_counter() - clock
+            quarantine.add(_of_all_processes(accelerator, batch.bad))
             lr = learning_rate(batch.step, optim, config.steps)
             values = _train_step(accelerator, model, optimizer, objective, batch, lr, optim.grad_clip_norm, config.accum_freq)
             step_s = time.perf_counter() - clock
             timing = {"samples_per_s": loader.batch_size / step_s, "data_wait_s": data_wait_s}
             done = batch.step + 1
-            metrics.write(done, {**values, **timing, "epoch": batch.epoch, "samples_seen": done * loader.batch_size})
+            seen = {"epoch": batch.epoch, "samples_seen": done * loader.batch_size, "bad_samples": len(quarantine)}
+            metrics.write(done, {**values, **timing, **seen})
             if evaluators and config.eval_every and (done % config.eval_every == 0 or done == config.steps):
                 metrics.write(done, _evaluate(encoder, evaluators))
             if done % config.save_every == 0 or done == config.steps:
@@ -114,6 +124,21 @@ def train(
     accelerator.end_training()
     AcceleratorState._reset_state()  # else the next run in this process could not choose another precision
     return encoder
+
+
+def _quarantine(accelerator: Accelerator, path: Path, done: int, allowed: float, num_samples: int) -> Quarantine:
+    known = Quarantine.read(path, done)
+    accelerator.wait_for_everyone()  # before the main process writes it anew
+    return Quarantine(known, path if accelerator.is_main_process else None, most_bad_samples(allowed, num_samples))
+
+
+def _of_all_processes(accelerator: Accelerator, bad: list[BadSample]) -> list[BadSample]:
+    """In the order of the batch, on every process, so that all of them stop together. Where there are none it costs one number."""
+    if accelerator.num_processes == 1:
+        return bad
+    if not accelerator.reduce(torch.tensor(len(bad), device=accelerator.device)).item():
+        return []
+    return gather_object(bad)
 
 
 def _identity(
