@@ -23,7 +23,7 @@ from typing import IO
 from rsvl_data.errors import OptionError
 
 _GIB = 1 << 30
-_POLL_S = 0.1
+_POLL_S = 0.05
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)")
 
 
@@ -119,24 +119,33 @@ def _held(path: Path) -> IO[bytes]:
 
 def _is_held(path: Path) -> bool:
     with open(path, "r+b") as file:  # NFS gives an exclusive lock only to who may write
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        return not _try_lock(file)
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _has_name(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
 def _being_written(part: Path) -> Iterator[IO[bytes] | None]:
     """`part`, for this process alone; None when it got its final name, or was removed, while we waited."""
     with open(part, "ab", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        # Not a lock that blocks: under its final name the file is held by readers, for as long as they like.
+        while not (is_locked := _try_lock(file)) and _has_name(file, part):
+            time.sleep(_POLL_S)
         try:
-            is_named = os.path.samestat(os.fstat(file.fileno()), part.stat())
-        except FileNotFoundError:
-            is_named = False
-        try:
-            yield file if is_named else None
+            yield file if is_locked and _has_name(file, part) else None
         except BaseException:
             part.unlink(missing_ok=True)
             raise
