@@ -96,7 +96,7 @@ def _fetch(url: str, file: IO[bytes], sha256: str, most_bytes: int) -> None:
         file.seek(0)
         digest = hashlib.sha256()
         try:
-            for block in _read(url, most_bytes):
+            for block in _read(url, most_bytes, _DELAYS_S):
                 digest.update(block)
                 file.write(block)
         except FileNotFoundError:
@@ -106,7 +106,7 @@ def _fetch(url: str, file: IO[bytes], sha256: str, most_bytes: int) -> None:
     raise CorruptShard(f"{url} is not the file that manifest.json describes: sha256 {digest.hexdigest()}, expected {sha256}")
 
 
-def _read(url: str, most_bytes: int, delays_s: Sequence[float] = _DELAYS_S) -> Iterator[bytes]:
+def _read(url: str, most_bytes: int, delays_s: Sequence[float]) -> Iterator[bytes]:
     """The bytes at `url`, in blocks; after a transient error it goes on where it stopped.
 
     It stops behind `most_bytes`: a checksum then tells that there was more. Raises FileNotFoundError, or RemoteError.

@@ -144,6 +144,10 @@ class Flaky(MemoryFileSystem):
     failures = 0
     error: Exception = TimeoutError("slow")
 
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("flaky:/"))
+
     def _open(self, path, mode="rb", **options):
         file = super()._open(path, mode, **options)
         read = file.read
