@@ -120,9 +120,11 @@ def _read(url: str, most_bytes: int, delays_s: Sequence[float]) -> Iterator[byte
                     done += len(block)
                     yield block
             return
-        except (FileNotFoundError, OptionError):
+        except OptionError:
             raise
         except Exception as error:  # every filesystem raises the types of its own libraries
+            if _is_missing(error):
+                raise FileNotFoundError(url) from error
             cause = f"{type(error).__name__}: {error}"
             if attempt == len(delays_s) or not _is_transient(error):
                 raise RemoteError(
@@ -153,7 +155,13 @@ def _skip(file: IO[bytes], num_bytes: int) -> None:
             num_bytes -= len(block)
 
 
-def _is_transient(error: Exception) -> bool:
+def _is_missing(error: BaseException) -> bool:
+    """fsspec's HTTP calls a file not found when the server cannot be reached, too: its cause tells them apart."""
+    cause = error.__cause__
+    return isinstance(error, FileNotFoundError) and (cause is None or _is_missing(cause) or not _is_transient(cause))
+
+
+def _is_transient(error: BaseException) -> bool:
     status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int):
         return status >= 500 or status in _WORTH_ANOTHER_TRY

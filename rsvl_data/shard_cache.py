@@ -159,6 +159,6 @@ def _write(file: IO[bytes], part: Path, fetch: Callable[[IO[bytes]], None]) -> N
             content.flush()
             os.fsync(content.fileno())
         except OSError as error:
-            if error.filename is None:
+            if error.errno is not None and error.filename is None:
                 error.filename = str(part)  # a full disk does not say whose
             raise

@@ -195,7 +195,7 @@ def _memory_mib() -> float:
 def test_memory_stays_flat(tmp_path: Path, num_steps: int):
     dataset = write_dataset(tmp_path, [[make_sample(4 * shard + row) for row in range(4)] for shard in range(3)])
     running = train_batches(
-        dataset, "train", PREPROCESS, tokenize, LoaderConfig(2, workers=2, shuffle_shards=1), num_steps=num_steps
+        dataset, "train", PREPROCESS, tokenize, LoaderConfig(1, workers=1, shuffle_shards=2), num_steps=num_steps
     )
     before = 0.0
     for batch in running:
