@@ -141,10 +141,14 @@ def worker_deaths_named() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        raise LoaderError(
-            f"a process that loads batches is gone ({error}). Often memory ran out: set --workers or --prefetch lower. "
-            "The run goes on with --resume latest."
-        ) from error
+        raise _worker_gone(error) from error
+
+
+def _worker_gone(error: Exception) -> LoaderError:
+    return LoaderError(
+        f"a process that loads batches is gone ({type(error).__name__}: {error}). Often memory ran out: set --workers or --prefetch "
+        "lower. The run goes on with --resume latest."
+    )
 
 
 def _load(reader: Callable[[int], Loaded], steps: range, workers: int, prefetch: int) -> Iterator[Loaded]:
@@ -167,11 +171,17 @@ def _load(reader: Callable[[int], Loaded], steps: range, workers: int, prefetch:
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         batches = iter(loader)
     try:
-        with worker_deaths_named():
-            for batch in batches:
-                if isinstance(batch, RsvlError | OSError):
-                    raise batch
-                yield batch
+        while True:
+            try:
+                with worker_deaths_named():
+                    batch = next(batches)
+            except StopIteration:
+                return
+            except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died while it handed a batch over
+                raise _worker_gone(error) from error
+            if isinstance(batch, RsvlError | OSError):
+                raise batch
+            yield batch
     finally:
         # Stops the workers. Left in the traceback of an error, they would go with the garbage collection, which closes their queues
         # first and then waits 5 s for each worker to read that it should stop.
