@@ -9,9 +9,7 @@ among the samples it is shuffled with, then from the whole split: what stands in
 """
 
 import random
-import signal
 import sys
-import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -171,12 +169,7 @@ def _load(reader: Callable[[int], Loaded], steps: range, workers: int, prefetch:
     )
     with warnings.catch_warnings():  # Python >= 3.12 warns of any fork beside threads
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
-        before = signal.getsignal(signal.SIGCHLD)
         batches = iter(loader)
-    if threading.current_thread() is threading.main_thread():
-        # Torch's handler raises in whatever line the process is when a worker dies. Without it, the wait for the next batch looks
-        # every 5 s whether the workers live.
-        signal.signal(signal.SIGCHLD, before)
     try:
         while True:
             try:
