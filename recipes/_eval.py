@@ -1,7 +1,7 @@
 """`rsvl eval ...`: numbers of a model on a dataset, and one page of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +17,7 @@ from evaluation.prompts import PromptProtocol
 from evaluation.report import write_report
 from evaluation.result import Result
 from evaluation.wording import summary_table
+from rsvl_data.shard_cache import ShardCache, default_cache_folder
 from rsvl_data.shards import Dataset
 from rsvl_data.transforms import Engine
 from rsvl_pretrain.model import DualEncoder
@@ -27,7 +28,11 @@ class _Common:
     model: str
     """run folder, export folder, hf-hub:org/name, ARCHITECTURE,TAG"""
     data: Path
-    """dataset folder"""
+    """dataset folder, or its address: hf://datasets/org/name, s3://bucket/path, https://..."""
+    data_cache: Path = field(default_factory=default_cache_folder)
+    """folder where shards of data at an address are kept; all processes of a machine share it"""
+    data_cache_gib: float = ShardCache.size_gib
+    """the most it may take; what was used longest ago is removed"""
     out: Path
     """result file to write, .json"""
     split: str = "test"
@@ -51,7 +56,8 @@ class _Common:
 
     def measure(self, benchmark: Callable[..., Result], **own: str) -> int:
         """Run a benchmark with these options and its `own`, write the result, print it."""
-        dataset, encoder = Dataset.open(self.data), DualEncoder.load(self.model, self.device)
+        dataset = Dataset.open(self.data, ShardCache(self.data_cache, self.data_cache_gib))
+        encoder = DualEncoder.load(self.model, self.device)
         common = {
             name: getattr(self, name)
             for name in ("batch_size", "workers", "precision", "engine", "limit", "seed", "num_bootstrap")

@@ -143,5 +143,3 @@ def _check_finite(what: str, value: float, batch: Batch, own_losses: Iterable[Te
         f"the {what} became {value} at step {batch.step}; the weights were not changed. Samples of the batch: "
         f"{', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}. Lower --optim.lr or look at these samples."
     )
-
-

@@ -142,3 +142,46 @@ def test_two_processes_equal_one(colours, tmp_path):
         assert two["keys_digest"] == one["keys_digest"]
         assert two["loss/total"] == pytest.approx(one["loss/total"], abs=1e-4)
         assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
+
+
+def spoil(dataset, *rows):
+    """Overwrite the images of these rows of the first shard."""
+    shard = dataset.shards("train")[0]
+    with shard.tar.open("r+b") as tar:
+        for row in rows:
+            tar.seek(shard.members[row][0].offset)
+            tar.write(b"no image" * 8)
+
+
+def test_bad_samples_are_replaced_written_down_and_resumed_exactly(colours, tmp_path):
+    spoil(colours, 3, 5)
+    whole = run(colours, tmp_path / "whole", steps=10, max_bad_samples=2)
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "quarantine.jsonl").read_text().splitlines()]
+    assert {(line["shard"], line["row"], line["reason"]) for line in lines} == {
+        ("train-00000", 3, "unreadable_image"),
+        ("train-00000", 5, "unreadable_image"),
+    }
+    assert metrics(tmp_path / "whole")[-1]["bad_samples"] == 2
+    with pytest.raises(Stop):
+        run(colours, tmp_path / "parts", steps=10, max_bad_samples=2, evaluators={"x": stop_now}, eval_every=5)
+    parts = run(colours, tmp_path / "parts", steps=10, max_bad_samples=2, resume="latest")
+    assert parts.weights_sha256() == whole.weights_sha256()
+    assert (tmp_path / "parts" / "quarantine.jsonl").read_text() == (tmp_path / "whole" / "quarantine.jsonl").read_text()
+
+
+def stop_now(encoder):
+    raise Stop
+
+
+@pytest.mark.parametrize(
+    ("allowed", "message"), [(0, "sample .*: the image"), (0.001, "2 samples cannot be used, .* allows 1: ")]
+)
+def test_too_many_bad_samples_stop(colours, tmp_path, allowed, message):
+    spoil(colours, 3, 5)
+    with pytest.raises(DataError, match=message):
+        run(colours, tmp_path / "run", steps=10, max_bad_samples=allowed)
+
+
+def test_an_impossible_bound():
+    with pytest.raises(OptionError, match="--train.max-bad-samples is -1; it must be 0 or more"):
+        TrainConfig(max_bad_samples=-1)
