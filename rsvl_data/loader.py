@@ -9,7 +9,9 @@ among the samples it is shuffled with, then from the whole split: what stands in
 """
 
 import random
+import signal
 import sys
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -145,6 +147,9 @@ def worker_deaths_named() -> Iterator[None]:
 
 
 def _worker_gone(error: Exception) -> LoaderError:
+    if threading.current_thread() is threading.main_thread():
+        # Torch's handler raises again when the other workers are stopped, in whatever line that happens to be.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return LoaderError(
         f"a process that loads batches is gone ({type(error).__name__}: {error}). Often memory ran out: set --workers or --prefetch "
         "lower. The run goes on with --resume latest."
