@@ -265,10 +265,10 @@ def _identity(
 def _evaluate(state: TrainState, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
     """Of the averaged weights, if there are any. It leaves weights and mode as they were, and every step draws from a random state of its
     own, so a run with evaluations equals one without."""
-    with state.ema.applied() if state.ema else nullcontext(), state.whole_encoder() as encoder:
-        with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
-            was_training = encoder.training
-            encoder.eval()
-            values = {f"{prefix}/{name}": value for prefix, run in evaluators.items() for name, value in run(encoder).items()}
-            encoder.train(was_training)
+    averaged = state.ema.applied() if state.ema else nullcontext()
+    with averaged, state.whole_encoder() as encoder, torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+        was_training = encoder.training
+        encoder.eval()
+        values = {f"{prefix}/{name}": value for prefix, run in evaluators.items() for name, value in run(encoder).items()}
+        encoder.train(was_training)
     return values
