@@ -10,7 +10,8 @@ from rsvl_pretrain.checkpoint import finished_checkpoints
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives import ClipObjective, ContrastiveConfig
 from rsvl_pretrain.optim import OptimConfig
-from rsvl_pretrain.train import MAX_LOGIT_SCALE, TrainConfig, train
+from rsvl_pretrain.train import TrainConfig, train
+from rsvl_pretrain.train_step import MAX_LOGIT_SCALE
 
 OPTIM = OptimConfig(lr=1e-3, warmup=2)
 
