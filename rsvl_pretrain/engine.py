@@ -89,9 +89,18 @@ def prepare(
         config["train_micro_batch_size_per_gpu"] = 1  # must be there; only DeepSpeed's own log would say it
         config.setdefault("zero_force_ds_cpu_optimizer", False)  # torch's fused AdamW: as fast on a CPU, and needs no compiler
     model, wrapped = accelerator.prepare(objective, optimizer)
-    if is_deepspeed(accelerator) and _zero_stage(accelerator) == 3:
-        _announce_outside_weights(objective)
     return model, wrapped
+
+
+def after_loading(accelerator: Accelerator, model: Any) -> None:
+    """Brings a model whose checkpoint was loaded to where a fresh one is.
+
+    ZeRO-3 gathers what a module owns when it is called, and notices in the first step which weights are used outside of their module
+    (logit scale, output of an attention). It notices those that are not gathered at that time alone, and loading leaves the small ones
+    gathered: once an evaluation or a checkpoint takes them apart, its plan of the step would be wrong.
+    """
+    if is_deepspeed(accelerator) and _zero_stage(accelerator) == 3:
+        model.empty_partition_cache()
 
 
 def backward(accelerator: Accelerator, model: Any, loss: Tensor) -> None:
@@ -262,16 +271,6 @@ def _leave_out_compiled_exchange() -> None:
 def _spread_on_cpu(accelerator: Accelerator) -> None:
     PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
     accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
-
-
-def _announce_outside_weights(objective: Any) -> None:
-    """ZeRO-3 gathers what a module owns when it is called. The objective alone is called, the encoder and its open_clip model are not
-    (but their parts are). DeepSpeed finds such weights by itself, yet after a resumed step it does not find the same ones."""
-    from deepspeed import zero
-
-    for part in (objective.encoder, objective.encoder.model):
-        for parameter in part.parameters(recurse=False):
-            zero.register_external_parameter(objective, parameter)
 
 
 def _plan_fsdp2(accelerator: Accelerator, objective: nn.Module) -> None:

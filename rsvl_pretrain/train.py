@@ -115,6 +115,7 @@ def train(
         state = _prepared(accelerator, objective, config, optim)
         checkpoint = find_checkpoint(accelerator, out, resume)
         done = load_checkpoint(accelerator, checkpoint, json.loads(json.dumps(identity)), state.ema) if checkpoint else 0
+        engine.after_loading(accelerator, state.model)
         quarantine = _quarantine(
             accelerator, out / "quarantine.jsonl", done, config.max_bad_samples, dataset.splits.get(split, 0)
         )

@@ -25,7 +25,8 @@ from rsvl_pretrain.checkpoint import finished_checkpoints
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives import ClipObjective
 from rsvl_pretrain.optim import OptimConfig
-from rsvl_pretrain.train import TrainConfig, _keys_digest, train
+from rsvl_pretrain.train import TrainConfig, train
+from rsvl_pretrain.train_step import _keys_digest
 
 # --- in this process ------------------------------------------------------------------------------------------------------
 
