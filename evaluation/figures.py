@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from markupsafe import Markup
 from PIL import Image, ImageOps
 
@@ -252,7 +251,7 @@ class Pictures:
         places: dict[str, list[tuple[Shard, int, dict[str, Any]]]] = defaultdict(list)
         num_rows = 0
         for shard in self.dataset.shards(split):
-            rows = pq.read_table(shard.tar.with_suffix(".parquet"), columns=_FACTS).to_pylist()
+            rows = shard.table(_FACTS).to_pylist()
             for row, facts in enumerate(rows):
                 places[facts["label"] or ""].append((shard, row, facts))
             num_rows += len(rows)
@@ -270,7 +269,7 @@ def _read(shard: Shard, row: int, facts: Mapping[str, Any]) -> Picture:
         content = shard.image(row)
         uri = _data_uri(content)
     except (DataError, OSError, ValueError) as error:  # pillow raises the last two for what it cannot read
-        logger.warning("no thumbnail of %s from %s: %s", facts["key"], shard.tar, error)
+        logger.warning("no thumbnail of %s from %s: %s", facts["key"], shard, error)
         uri = None
     return Picture(facts["key"], uri, facts["label"], facts["caption"])
 

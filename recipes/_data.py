@@ -12,22 +12,26 @@ from evaluation.agreement import describe_ratings
 from evaluation.report import write_report
 from rsvl_data.rating.page import PageOptions, write_rating_page
 from rsvl_data.rating.ratings import read_ratings
+from rsvl_data.shard_cache import ShardCache
 from rsvl_data.shards import Dataset
 from rsvl_data.signature import write_signature
 from rsvl_data.validate import problems
 
 Folder = Annotated[Path, tyro.conf.Positional]
 _PAGE = PageOptions()
+_CACHE = ShardCache()
 RatingFiles = Annotated[tuple[Path, ...], tyro.conf.Positional]
 
 
-def validate(dataset: Folder) -> int:
+def validate(dataset: Folder, data_cache: Path = _CACHE.folder, data_cache_gib: float = _CACHE.size_gib) -> int:
     """Check every byte and record. Exit status 1 and a sentence a problem when something is wrong.
 
     Args:
-        dataset: dataset folder
+        dataset: dataset folder, or its address: hf://datasets/org/name, s3://bucket/path, https://...
+        data_cache: folder where shards of data at an address are kept
+        data_cache_gib: the most it may take
     """
-    opened = Dataset.open(dataset)
+    opened = Dataset.open(dataset, ShardCache(data_cache, data_cache_gib))
     found = 0
     for problem in problems(opened):
         print(problem)
@@ -37,13 +41,15 @@ def validate(dataset: Folder) -> int:
     return 1 if found else 0
 
 
-def stats(dataset: Folder) -> int:
+def stats(dataset: Folder, data_cache: Path = _CACHE.folder, data_cache_gib: float = _CACHE.size_gib) -> int:
     """Counts by split and label, words, sizes, and what the build left out.
 
     Args:
-        dataset: dataset folder
+        dataset: dataset folder, or its address: hf://datasets/org/name, s3://bucket/path, https://...
+        data_cache: folder where shards of data at an address are kept
+        data_cache_gib: the most it may take
     """
-    opened, console = Dataset.open(dataset), Console()
+    opened, console = Dataset.open(dataset, ShardCache(data_cache, data_cache_gib)), Console()
     if opened.note:
         console.print(opened.note)
     table = Table("split", "samples", "captions", "words a caption", "labels", "image sides px", "regions")

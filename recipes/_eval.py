@@ -1,7 +1,7 @@
 """`rsvl eval ...`: numbers of a model on a dataset, and one page of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +27,7 @@ from evaluation.result import Result
 from evaluation.wording import comparison_table, summary_table
 from recipes._eval_datasets import ls
 from recipes.evaluate import suite
+from rsvl_data.shard_cache import ShardCache, default_cache_folder
 from rsvl_data.shards import Dataset
 from rsvl_data.transforms import Engine
 from rsvl_pretrain.model import DualEncoder
@@ -37,7 +38,12 @@ class _Common:
     model: str
     """run folder, export folder, hf-hub:org/name, ARCHITECTURE,TAG"""
     data: str
-    """dataset folder, a name that `rsvl eval ls` lists, wds:PATH or hub:org/name"""
+    """dataset folder or its address (hf://datasets/org/name, s3://bucket/path, https://...), a name that `rsvl eval ls` lists, wds:PATH or
+    hub:org/name"""
+    data_cache: Path = field(default_factory=default_cache_folder)
+    """folder where shards of data at an address are kept; all processes of a machine share it"""
+    data_cache_gib: float = ShardCache.size_gib
+    """the most it may take; what was used longest ago is removed"""
     out: Path
     """result file to write, .json"""
     root: Path = Path()
@@ -92,7 +98,7 @@ class _Common:
         return 0
 
     def opened(self, split: str | None) -> EvalSet:
-        return open_dataset(self.data, self.root, split)
+        return open_dataset(self.data, self.root, split, ShardCache(self.data_cache, self.data_cache_gib))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Options of a recipe as JSON: `config.json` beside every output, and back through `--config`."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,9 @@ T = TypeVar("T")
 
 
 def save_config(folder: Path, recipe: str, options: Any) -> None:
-    """The resolved options of a run, defaults and all."""
+    """The resolved options of a run, defaults and all. Of several processes that torchrun started, the first one writes."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     content = {"recipe": recipe, "code": code_version(), "options": TypeAdapter(type(options)).dump_python(options, mode="json")}
     write_atomically(folder / "config.json", (json.dumps(content, indent=1) + "\n").encode())
 

@@ -3,6 +3,8 @@
 RsvlError               anything the user can mend; the command line prints it and exits with status 1
 ├── OptionError         a bad option or an unknown name; exit status 2
 ├── EngineError         a model that captions cannot be reached or used at all
+├── RemoteError         a server of data cannot be reached, or refuses
+├── LoaderError         a process that loads batches is gone
 └── DataError           a dataset, shard or record that cannot be used
     └── CorruptShard    bytes on disk differ from what the manifest or the index promises
 """
@@ -17,6 +19,14 @@ class OptionError(RsvlError, ValueError):
 
 
 class EngineError(RsvlError):
+    pass
+
+
+class RemoteError(RsvlError):
+    pass
+
+
+class LoaderError(RsvlError):
     pass
 
 

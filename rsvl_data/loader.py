@@ -3,15 +3,21 @@
 Step s of a run is known from (seed, s). An epoch has N // batch_size steps, ordered by `SampleOrder`; the N % batch_size samples
 at its end are left out, and since each epoch is shuffled anew, they are others every time. Rank r of w takes the r-th of w equal
 parts of the global batch. Captions and views are drawn from (seed, epoch, key): a sample looks the same whoever decodes it.
+
+A sample that cannot be used is an error, or is replaced by another that is drawn from the seed and its position in the epoch, first
+among the samples it is shuffled with, then from the whole split: what stands in for it is known from the seed and the data, too.
 """
 
 import random
+import signal
 import sys
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Int, UInt8
@@ -19,13 +25,17 @@ from torch import Tensor
 from torch.utils import data as torch_data
 from torch.utils.data import DataLoader
 
-from rsvl_data.errors import CorruptShard, DataError, OptionError, RsvlError
+from rsvl_data.errors import CorruptShard, DataError, LoaderError, OptionError, RsvlError
 from rsvl_data.order import SampleOrder
+from rsvl_data.quarantine import BadReason, BadSample
 from rsvl_data.sample import CaptionKind, Sample
 from rsvl_data.shards import Dataset, Shard
 from rsvl_data.transforms import Augment, Engine, Preprocess
 
 Loaded = TypeVar("Loaded")
+Place = tuple[int, int]  # shard and row
+# As many draws as no data within a sane bound on bad samples need.
+_NEAR_DRAWS, _FAR_DRAWS = 16, 48
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class LoaderConfig:
     lang            language of the captions, ISO 639-1; None: all
     engine          fast, or exact to the bit as open_clip decodes
     shuffle_shards  shards that are shuffled together, and open at a time
+    prefetch        batches that each worker has ready
+    bad_samples     what cannot be read, decoded or captioned: raise an error, or replace it and say so in `Batch.bad`
     """
 
     batch_size: int
@@ -50,9 +62,11 @@ class LoaderConfig:
     lang: str | None = None
     engine: Engine = "fast"
     shuffle_shards: int = 64
+    prefetch: int = 2
+    bad_samples: Literal["raise", "replace"] = "raise"
 
     def __post_init__(self) -> None:
-        for name, smallest in {"batch_size": 1, "workers": 0, "seed": 0, "shuffle_shards": 1}.items():
+        for name, smallest in {"batch_size": 1, "workers": 0, "seed": 0, "shuffle_shards": 1, "prefetch": 1}.items():
             if getattr(self, name) < smallest:
                 raise OptionError(f"{name} is {getattr(self, name)}; it must be at least {smallest}")
         unknown = sorted(set(self.caption_kinds or ()) - set(get_args(CaptionKind)))
@@ -73,6 +87,7 @@ class Batch:
     texts: list[str]
     tokens: Int[Tensor, "b l"]
     labels: list[str | None]
+    bad: list[BadSample] = field(default_factory=list)  # in whose place others stand here
 
     def pin_memory(self) -> "Batch":
         """DataLoader calls this where there is a GPU, so that copying to it can overlap with computing."""
@@ -105,8 +120,9 @@ def train_batches(
 ) -> Iterator[Batch]:
     """The batches of the steps [start_step, start_step + num_steps), across epochs. Starting late costs nothing more.
 
-    `batch_size` must divide by `world_size`. An image that cannot be decoded and a sample without a usable caption raise
-    DataError when their turn comes; the message names shard and key.
+    `batch_size` must divide by `world_size`. Where bad samples are not replaced, an image that cannot be decoded and a sample without
+    a usable caption raise DataError when their turn comes; the message names shard and key.
+    Raises LoaderError when a worker is gone; a loop that computes between batches stands in `worker_deaths_named`, too.
     """
     if config.batch_size % world_size or not 0 <= rank < world_size:
         raise OptionError(
@@ -116,29 +132,59 @@ def train_batches(
     if start_step < 0 or num_steps < 0:
         raise OptionError(f"start_step is {start_step} and num_steps is {num_steps}; both must be at least 0")
     reader = _TrainReader(dataset, split, preprocess, tokenize, config, rank, world_size)
-    return _load(reader, range(start_step, start_step + num_steps), config.workers)
+    return _load(reader, range(start_step, start_step + num_steps), config.workers, config.prefetch)
 
 
-def _load(reader: Callable[[int], Loaded], steps: range, workers: int) -> Iterator[Loaded]:
+@contextmanager
+def worker_deaths_named() -> Iterator[None]:
+    """Torch notices the death of a worker in whatever line the process happens to be, and says little about it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise _worker_gone(error) from error
+
+
+def _worker_gone(error: Exception) -> LoaderError:
+    if threading.current_thread() is threading.main_thread():
+        # Torch's handler raises again when the other workers are stopped, in whatever line that happens to be.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return LoaderError(
+        f"a process that loads batches is gone ({type(error).__name__}: {error}). Often memory ran out: set --workers or --prefetch "
+        "lower. The run goes on with --resume latest."
+    )
+
+
+def _load(reader: Callable[[int], Loaded], steps: range, workers: int, prefetch: int) -> Iterator[Loaded]:
     """`reader(step)` for each step, in order, by `workers` processes. Errors of ours are raised here, with their own message."""
-    loader: DataLoader[Loaded | RsvlError] = DataLoader(
+    workers = min(workers, len(steps))
+    loader: DataLoader[Loaded | RsvlError | OSError] = DataLoader(
         _Guarded(reader),
         batch_size=None,
         sampler=steps,
-        num_workers=min(workers, len(steps)),
+        num_workers=workers,
+        prefetch_factor=prefetch if workers else None,
         collate_fn=_unchanged,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else a number is drawn from the training run's own
         # Forked workers start at once and take any tokenizer. DataLoader has them run torch in one thread, so none waits for a
         # thread pool that was not forked.
-        multiprocessing_context="fork" if workers and steps and sys.platform == "linux" else None,
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
     with warnings.catch_warnings():  # Python >= 3.12 warns of any fork beside threads
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         batches = iter(loader)
     try:
-        for batch in batches:
-            if isinstance(batch, RsvlError):
+        while True:
+            try:
+                with worker_deaths_named():
+                    batch = next(batches)
+            except StopIteration:
+                return
+            except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died while it handed a batch over
+                raise _worker_gone(error) from error
+            if isinstance(batch, RsvlError | OSError):
                 raise batch
             yield batch
     finally:
@@ -147,16 +193,16 @@ def _load(reader: Callable[[int], Loaded], steps: range, workers: int) -> Iterat
         del batches
 
 
-class _Guarded(torch_data.Dataset[Loaded | RsvlError]):
-    """Hands an error of ours on as a value: DataLoader would bury its message under a worker's traceback."""
+class _Guarded(torch_data.Dataset[Loaded | RsvlError | OSError]):
+    """Hands an error that the user can mend on as a value: DataLoader would bury its message under a worker's traceback."""
 
     def __init__(self, reader: Callable[[int], Loaded]):
         self.reader = reader
 
-    def __getitem__(self, step: int) -> Loaded | RsvlError:
+    def __getitem__(self, step: int) -> Loaded | RsvlError | OSError:
         try:
             return self.reader(step)
-        except RsvlError as error:
+        except (RsvlError, OSError) as error:
             return error
 
 
@@ -170,19 +216,31 @@ class _SplitReader:
     def __init__(self, dataset: Dataset, split: str, capacity: int):
         self.shards, self.sizes, self.capacity = dataset.shards(split), _shard_sizes(dataset, split), capacity
         self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._corrupt: dict[int, str] = {}  # not fetched again for each of its samples
 
     def shard(self, index: int) -> Shard:
+        """Raises CorruptShard."""
+        if index in self._corrupt:
+            raise CorruptShard(self._corrupt[index])
         if index not in self._open:
-            shard = Shard(self.shards[index].tar)
-            if len(shard) != self.sizes[index]:
-                raise CorruptShard(
-                    f"{shard.tar} has {len(shard)} samples, but manifest.json says {self.sizes[index]}. Build the dataset again."
-                )
-            self._open[index] = shard
+            try:
+                self._open[index] = self._opened(index)
+            except CorruptShard as error:
+                self._corrupt[index] = str(error)
+                raise
             if len(self._open) > self.capacity:
                 self._open.popitem(last=False)
         self._open.move_to_end(index)
         return self._open[index]
+
+    def _opened(self, index: int) -> Shard:
+        shard = Shard(self.shards[index].tar, self.shards[index].remote)
+        if len(shard) != self.sizes[index]:
+            raise CorruptShard(
+                f"{shard} has {len(shard)} samples, but manifest.json says {self.sizes[index]}. Build the dataset again."
+            )
+        _ = shard.file
+        return shard
 
 
 def _shard_sizes(dataset: Dataset, split: str) -> list[int]:
@@ -212,26 +270,78 @@ class _TrainReader:
     def __call__(self, step: int) -> Batch:
         epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
         start = step_of_epoch * self.config.batch_size + self.rank * self.rank_batch_size
-        keys: list[str] = []
-        texts: list[str] = []
-        labels: list[str | None] = []
         size = self.preprocess.size
         images = torch.empty((self.rank_batch_size, 3, size, size), dtype=torch.uint8)
-        for row_of_batch, (shard_index, row) in enumerate(self.order.samples(epoch, start, start + self.rank_batch_size)):
-            shard = self.split.shard(shard_index)
-            sample = shard.sample(row)
+        samples: list[Sample] = []
+        texts: list[str] = []
+        bad: list[BadSample] = []
+        for row_of_batch, place in enumerate(self.order.samples(epoch, start, start + self.rank_batch_size)):
             try:
-                texts.append(_draw_caption(sample, self.config, self._rng(epoch, sample.key, "caption")))
-                rng = self._rng(epoch, sample.key, "view")
-                images[row_of_batch] = self.preprocess.decode(sample.image, self.config.engine, self.config.augment, rng)
-            except DataError as error:
-                raise _located(error, shard, sample) from error
-            keys.append(sample.key)
-            labels.append(sample.label)
-        return Batch(step, epoch, keys, images, texts, self.tokenize(texts), labels)
+                sample, text, image = self._use(epoch, place)
+            except _UnusableError as error:
+                if self.config.bad_samples == "raise":
+                    raise error.cause from None
+                sample, text, image = self._replacement(epoch, step, start + row_of_batch, error, bad)
+            samples.append(sample)
+            texts.append(text)
+            images[row_of_batch] = image
+        keys, labels = [sample.key for sample in samples], [sample.label for sample in samples]
+        return Batch(step, epoch, keys, images, texts, self.tokenize(texts), labels, bad)
+
+    def _use(self, epoch: int, place: Place) -> tuple[Sample, str, UInt8[Tensor, "3 s s"]]:
+        shard_index, row = place
+        key: str | None = None
+        reason: BadReason = "corrupt_shard"
+        try:
+            shard = self.split.shard(shard_index)
+            key = shard.members[row][0].name.partition(".")[0]
+            sample = shard.sample(row)
+            reason = "no_usable_caption"
+            text = _draw_caption(sample, self.config, self._rng(epoch, sample.key, "caption"))
+            reason = "unreadable_image"
+            rng = self._rng(epoch, sample.key, "view")
+            return sample, text, self.preprocess.decode(sample.image, self.config.engine, self.config.augment, rng)
+        except CorruptShard as error:
+            raise _UnusableError(place, key, reason, error) from error
+        except DataError as error:
+            located = DataError(f"{shard}: sample {sample.key}: {error}")
+            raise _UnusableError(place, key, reason, located) from error
+
+    def _replacement(
+        self, epoch: int, step: int, position: int, first: "_UnusableError", bad: list[BadSample]
+    ) -> tuple[Sample, str, UInt8[Tensor, "3 s s"]]:
+        """The first sound one among those drawn for this position; whatever is not is added to `bad`."""
+        bad.append(self._described(first, step))
+        for place in self._draws(epoch, position):
+            try:
+                return self._use(epoch, place)
+            except _UnusableError as error:
+                bad.append(self._described(error, step))
+        raise DataError(f"{first.cause} None of {_NEAR_DRAWS + _FAR_DRAWS} others drawn in its place can be used either.")
+
+    def _draws(self, epoch: int, position: int) -> Iterator[Place]:
+        rng = self._rng(epoch, str(position), "replacement")
+        window = self.order.window(epoch, position)
+        for _ in range(_NEAR_DRAWS):  # their shards are open
+            shard, row = window[int(len(window) * rng.random())]
+            yield int(shard), int(row)
+        for _ in range(_FAR_DRAWS):
+            yield self.order.place(int(len(self.order) * rng.random()))
+
+    def _described(self, error: "_UnusableError", step: int) -> BadSample:
+        shard, row = error.place
+        return BadSample(step, error.key, self.split.shards[shard].tar.stem, row, error.reason, str(error.cause))
 
     def _rng(self, epoch: int, key: str, purpose: str) -> random.Random:
         return random.Random(f"{self.config.seed} {epoch} {key} {purpose}")
+
+
+class _UnusableError(Exception):
+    """`cause` says it to the user; the rest is for the books."""
+
+    def __init__(self, place: Place, key: str | None, reason: BadReason, cause: DataError):
+        super().__init__(str(cause))
+        self.place, self.key, self.reason, self.cause = place, key, reason, cause
 
 
 def _draw_caption(sample: Sample, config: LoaderConfig, rng: random.Random) -> str:
@@ -248,7 +358,3 @@ def _draw_caption(sample: Sample, config: LoaderConfig, rng: random.Random) -> s
             "Set caption_kinds and lang to what the data have, or filter such samples out when building."
         )
     return usable[int(len(usable) * rng.random())]
-
-
-def _located(error: DataError, shard: Shard, sample: Sample) -> DataError:
-    return DataError(f"{shard.tar}: sample {sample.key}: {error}")

@@ -48,6 +48,17 @@ class SampleOrder:
                 found += [(int(shard), int(row)) for shard, row in part]
         return found
 
+    def place(self, number: int) -> tuple[int, int]:
+        """Shard and row of the sample `number`, counted as the shards lie, before any order."""
+        ends = np.cumsum(self.shard_sizes)
+        shard = int(np.searchsorted(ends, number, side="right"))
+        return shard, int(number - (ends[shard] - self.shard_sizes[shard]))
+
+    def window(self, epoch: int, position: int) -> np.ndarray:
+        """Shard and row of all samples that are shuffled together with the one at `position`, [n, 2]."""
+        index, window = next((i, w) for i, w in enumerate(self._windows(epoch)) if w.start <= position < w.stop)
+        return self._window_samples(epoch, index, window)
+
     def _windows(self, epoch: int) -> list[_Window]:
         if epoch not in self._epochs:
             # The third number tells this seed from those of the windows, which count from 1.

@@ -14,20 +14,26 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Self, overload
+from typing import IO, TYPE_CHECKING, Any, Self, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rsvl_data.errors import CorruptShard, DataError
 from rsvl_data.sample import Sample
+from rsvl_data.shard_cache import ShardCache, remote_address
+
+if TYPE_CHECKING:
+    from rsvl_data.remote_shards import RemoteShards
 
 INDEX_VERSION = "v1.2"
 _BLOCK = tarfile.BLOCKSIZE
+_DOWNLOADS = 8  # parquet files at a time
 
 # img2dataset's column names where it has the column; https://github.com/rom1504/img2dataset#file-format
 PARQUET_SCHEMA = pa.schema(
@@ -193,37 +199,68 @@ def file_sha256(path: Path) -> str:
 
 
 class Shard:
-    """Random access to one tar through its index. Safe to hand to worker processes: the file is opened on first use."""
+    """Random access to one tar through its index. Safe to hand to worker processes: the file is opened on first use.
 
-    def __init__(self, tar: Path):
-        self.tar = tar
+    `tar` is a local file, or, with `remote`, only the name under which that knows it.
+    """
+
+    def __init__(self, tar: Path, remote: "RemoteShards | None" = None):
+        self.tar, self.remote = tar, remote
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"tar": self.tar}
+        return {"tar": self.tar, "remote": self.remote}
+
+    def __str__(self) -> str:
+        """Where the tar lies, for messages."""
+        return f"{self.remote.address}/data/{self.tar.name}" if self.remote else str(self.tar)
+
+    def open(self, suffix: str) -> IO[bytes]:
+        """The .tar, .idx or .parquet of this shard. Raises CorruptShard for one that is missing."""
+        if self.remote:
+            return self.remote.open(self.tar.stem, suffix)
+        try:
+            return open(self.tar.with_suffix(suffix), "rb", buffering=0)
+        except FileNotFoundError:
+            raise CorruptShard(f"{self.tar.with_suffix(suffix)} is missing. Build the dataset again.") from None
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The parquet rows, one a sample. Raises CorruptShard."""
+        try:
+            with self.open(".parquet") as file:
+                return pq.read_table(file, columns=None if columns is None else list(columns))
+        except pa.ArrowException as error:
+            raise CorruptShard(f"{self}: its .parquet cannot be read: {error}") from error
 
     @cached_property
     def members(self) -> "Members":
         """The members of every sample, in the order of the tar."""
-        path = self.tar.with_suffix(".idx")
         try:
-            header, *lines = path.read_text().splitlines()
+            with self.open(".idx") as file:
+                header, *lines = file.read().decode().splitlines()
             version, count = header.split()
             samples = Members(lines)
             if lines:
                 samples[0]
-        except (OSError, ValueError, IndexError) as error:
-            raise CorruptShard(f"{path} cannot be read as an index ({error}). Build the dataset again.") from error
+        except (CorruptShard, ValueError, IndexError) as error:
+            raise CorruptShard(f"{self}: its .idx cannot be read as an index ({error}). Build the dataset again.") from error
         if version != INDEX_VERSION or int(count) != len(samples):
-            raise CorruptShard(f"{path} says {header!r} but lists {len(samples)} samples; expected version {INDEX_VERSION}.")
+            raise CorruptShard(
+                f"{self}: its .idx says {header!r} but lists {len(samples)} samples; expected version {INDEX_VERSION}."
+            )
         return samples
 
     @cached_property
-    def _file(self) -> int:
-        return os.open(self.tar, os.O_RDONLY)
+    def file(self) -> IO[bytes]:
+        """The tar, opened; raises CorruptShard."""
+        return self.open(".tar")
+
+    def close(self) -> None:
+        """Gives the file back; it is opened again when it is needed."""
+        if "file" in self.__dict__:
+            self.__dict__.pop("file").close()
 
     def __del__(self) -> None:
-        if "_file" in self.__dict__:
-            os.close(self._file)
+        self.close()
 
     def __len__(self) -> int:
         return len(self.members)
@@ -237,13 +274,11 @@ class Shard:
         contents = {}
         for suffix in suffixes or found:
             if suffix not in found:
-                raise CorruptShard(f"{self.tar}: sample {index} has no member .{suffix}; it has {', '.join(found)}")
+                raise CorruptShard(f"{self}: sample {index} has no member .{suffix}; it has {', '.join(found)}")
             member = found[suffix]
-            contents[suffix] = os.pread(self._file, member.size, member.offset)
+            contents[suffix] = os.pread(self.file.fileno(), member.size, member.offset)
             if len(contents[suffix]) != member.size:
-                raise CorruptShard(
-                    f"{self.tar}: member {member.name} is cut after {len(contents[suffix])} of {member.size} bytes"
-                )
+                raise CorruptShard(f"{self}: member {member.name} is cut after {len(contents[suffix])} of {member.size} bytes")
         return contents
 
     def image(self, index: int) -> bytes:
@@ -252,7 +287,10 @@ class Shard:
         return self.read(index, suffix)[suffix]
 
     def _image_suffix(self, index: int) -> str:
-        return next(member.suffix for member in self.members[index] if member.suffix not in ("json", "txt", "mask.png"))
+        for member in self.members[index]:
+            if member.suffix not in ("json", "txt", "mask.png"):
+                return member.suffix
+        raise CorruptShard(f"{self}: sample {index} has no image")
 
     def sample(self, index: int) -> Sample:
         members = self.read(index)
@@ -260,7 +298,7 @@ class Shard:
         try:
             return Sample.from_json(members["json"], image=image, mask=members.get("mask.png"))
         except (KeyError, ValueError) as error:
-            raise CorruptShard(f"{self.tar}: sample {index} has no sound record: {error}") from error
+            raise CorruptShard(f"{self}: sample {index} has no sound record: {error}") from error
 
 
 class Members(Sequence[list[Member]]):
@@ -279,19 +317,32 @@ class Members(Sequence[list[Member]]):
     def __getitem__(self, index: int | slice) -> "list[Member] | Members":
         if isinstance(index, slice):
             return Members(self._lines[index])
-        words = self._lines[index].split(" ")
-        return [Member(words[i], int(words[i + 1]), int(words[i + 2]), words[i + 3]) for i in range(0, len(words), 4)]
+        line = self._lines[index]
+        words = line.split(" ")
+        try:
+            return [Member(words[i], int(words[i + 1]), int(words[i + 2]), words[i + 3]) for i in range(0, len(words), 4)]
+        except (ValueError, IndexError):
+            raise CorruptShard(f"line {line[:80]!r} of an index names no members") from None
 
 
 class Dataset:
-    """A dataset folder as written by `rsvl_data.pipeline.build`."""
+    """A dataset folder as written by `rsvl_data.pipeline.build`, here or at an address."""
 
-    def __init__(self, root: Path, manifest: dict[str, Any]):
-        self.root, self.manifest = root, manifest
+    def __init__(self, root: Path, manifest: dict[str, Any], remote: "RemoteShards | None" = None):
+        self.root, self.manifest, self.remote = root, manifest, remote
 
     @classmethod
-    def open(cls, root: Path) -> Self:
-        """Raises DataError when `root` holds no finished dataset."""
+    def open(cls, root: Path | str, cache: ShardCache | None = None) -> Self:
+        """`root` is a folder, or an address such as hf://datasets/ORG/NAME, whose files are kept in `cache` when they are used.
+
+        Raises DataError when `root` holds no finished dataset.
+        """
+        if address := remote_address(root):
+            # fsspec's network code takes half a second to import
+            from rsvl_data.remote_shards import RemoteShards
+
+            remote = RemoteShards(address, cache or ShardCache())
+            return cls(Path(root), remote.manifest(), remote)
         path = Path(root) / "manifest.json"
         try:
             manifest = json.loads(path.read_text())
@@ -327,14 +378,19 @@ class Dataset:
         """Raises DataError for a split the dataset does not have."""
         if split not in self.splits:
             raise DataError(f"{self.root} has no split {split!r}; it has {', '.join(self.splits)}")
-        return [Shard(self.root / "data" / f"{s['name']}.tar") for s in self.manifest["shards"] if s["split"] == split]
+        lines = [line for line in self.manifest["shards"] if line["split"] == split]
+        return [Shard(self.root / "data" / f"{line['name']}.tar", self.remote) for line in lines]
 
-    def table(self, split: str, columns: list[str] | None = None) -> pa.Table:
+    def table(self, split: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The parquet rows of a split, in shard order."""
-        paths = [shard.tar.with_suffix(".parquet") for shard in self.shards(split)]
-        return pa.concat_tables([pq.read_table(path, columns=columns) for path in paths])
+        shards = self.shards(split)
+        if self.remote is None:
+            return pa.concat_tables([shard.table(columns) for shard in shards])
+        with ThreadPoolExecutor(_DOWNLOADS) as pool:
+            return pa.concat_tables(pool.map(lambda shard: shard.table(columns), shards))
 
     def samples(self, split: str) -> Iterator[Sample]:
         for shard in self.shards(split):
             for index in range(len(shard)):
                 yield shard.sample(index)
+            shard.close()

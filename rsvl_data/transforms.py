@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 import torchvision.transforms.functional as tvf
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from rsvl_data.errors import DataError
@@ -218,6 +218,8 @@ def _stored_size(image: bytes) -> tuple[int, int]:
 def _open_with_pillow(image: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(image))
+    except UnidentifiedImageError as error:  # its own text names an address in memory, another in each run
+        raise DataError(f"the image ({len(image)} bytes) is not readable: it is in no known format") from error
     except Exception as error:  # Pillow's readers raise a dozen types for broken bytes
         raise DataError(f"the image ({len(image)} bytes) is not readable: {error}") from error
 

@@ -1,19 +1,18 @@
 """Checks every byte and every record of a dataset folder, and names what is wrong."""
 
+import hashlib
 import io
 import mmap
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from rsvl_data.errors import CorruptShard
 from rsvl_data.sample import Sample
-from rsvl_data.shards import Dataset, Member, Shard, file_sha256, tar_header
+from rsvl_data.shards import Dataset, Member, Shard, tar_header
 
 _MOST_PER_SHARD = 10
 
@@ -34,28 +33,37 @@ def problems(dataset: Dataset) -> Iterator[str]:
 
 
 def _shard_problems(dataset: Dataset, line: dict[str, Any]) -> Iterator[str]:
-    tar = dataset.root / "data" / f"{line['name']}.tar"
+    shard = Shard(dataset.root / "data" / f"{line['name']}.tar", dataset.remote)
+    tar = shard.tar
     absent = [path.name for path in (tar, tar.with_suffix(".idx"), tar.with_suffix(".parquet")) if not path.is_file()]
-    if absent:
+    if absent and dataset.remote is None:
         yield f"{line['name']}: {', '.join(absent)} is missing"
         return
-    for suffix, field in ((".idx", "idx_sha256"), (".parquet", "parquet_sha256")):
-        if file_sha256(tar.with_suffix(suffix)) != line[field]:
-            yield f"{line['name']}: {tar.with_suffix(suffix).name} is not the file that was written"
-            return  # the tar is judged by them
-    named = list(_member_problems(tar, line, dataset.manifest["image"]))
-    yield from named
-    if not named and file_sha256(tar) != line["sha256"]:
-        sizes = f"{tar.stat().st_size} bytes, {line['bytes']} were written"
-        yield f"{line['name']}: {tar.name} differs from what was written, outside of its members ({sizes})"
+    try:
+        for suffix, field in ((".idx", "idx_sha256"), (".parquet", "parquet_sha256")):
+            if _sha256(shard, suffix) != line[field]:
+                yield f"{line['name']}: {tar.with_suffix(suffix).name} is not the file that was written"
+                return  # the tar is judged by them
+        named = list(_member_problems(shard, line, dataset.manifest["image"]))
+        yield from named
+        if not named and _sha256(shard, ".tar") != line["sha256"]:
+            sizes = f"{tar.stat().st_size} bytes, {line['bytes']} were written"
+            yield f"{line['name']}: {tar.name} differs from what was written, outside of its members ({sizes})"
+    except CorruptShard as error:
+        yield f"{line['name']}: {error}"
 
 
-def _member_problems(tar: Path, line: dict[str, Any], image_suffix: str) -> Iterator[str]:
-    shard, rows = Shard(tar), pq.read_table(tar.with_suffix(".parquet"))
+def _sha256(shard: Shard, suffix: str) -> str:
+    with shard.open(suffix) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def _member_problems(shard: Shard, line: dict[str, Any], image_suffix: str) -> Iterator[str]:
+    rows = shard.table()
     if not len(shard) == rows.num_rows == line["samples"]:
         yield f"{line['name']}: {len(shard)} samples in the index, {rows.num_rows} in the parquet, {line['samples']} in the manifest"
         return
-    with open(tar, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with shard.open(".tar") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         yield from _content_problems(shard, content, rows, line["name"], image_suffix)
 
 

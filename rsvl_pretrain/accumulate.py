@@ -6,7 +6,6 @@ the weights (GradCache, arXiv:2101.06983; open_clip's `--accum-freq` does the sa
 addition; the price is one more forward pass.
 """
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -14,6 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from rsvl_data.loader import Batch
+from rsvl_pretrain.engine import accumulating, backward
 from rsvl_pretrain.objectives import ClipObjective, Embeds
 
 
@@ -43,14 +43,14 @@ class CachedBatch:
         for index, (part, state) in enumerate(zip(self.parts, self.random_states, strict=True)):
             rows, is_last = slice(start, start + len(part.keys)), index == len(self.parts) - 1
             start = rows.stop
-            with torch.random.fork_rng(), nullcontext() if is_last else accelerator.no_sync(self.model):
+            with torch.random.fork_rng(), accumulating(accelerator, self.model, is_last=is_last):
                 _set_random_state(state)
                 embeds = self.model(part, embed_only=True)
                 terms = [
                     (embeds[name] * (gradient[rows] if gradient.ndim else gradient / len(self.parts))).sum()
                     for name, gradient in gradients.items()
                 ]
-                accelerator.backward(torch.stack(terms).sum())
+                backward(accelerator, self.model, torch.stack(terms).sum())
 
 
 def _parts(batch: Batch, num_parts: int) -> list[Batch]:

@@ -47,12 +47,13 @@ class DualEncoder(nn.Module):
     @property
     def logit_scale(self) -> Float[Tensor, ""]:
         """What similarities are multiplied with; not a log."""
-        return self.model.logit_scale.exp()
+        return self.model.logit_scale.exp().reshape(())  # engines that spread weights give it a dimension
 
     @property
     def logit_bias(self) -> Float[Tensor, ""] | None:
         """What is added to scaled similarities; only models for the sigmoid loss have it."""
-        return getattr(self.model, "logit_bias", None)
+        bias = getattr(self.model, "logit_bias", None)
+        return None if bias is None else bias.reshape(())
 
     def add_logit_bias(self) -> None:
         """Make a model without logit bias ready for the sigmoid loss, with SigLIP's first values: scale 10, bias -10."""

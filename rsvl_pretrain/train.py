@@ -1,14 +1,18 @@
 """The loop: batches in, a run folder out.
 
-RUN/metrics.jsonl   one line a step
-RUN/checkpoints/    see checkpoint.py
-RUN/export/         the trained model in open_clip's layout
+RUN/metrics.jsonl     one line a step
+RUN/quarantine.jsonl  the samples that could not be used, in whose place others were
+RUN/checkpoints/      see checkpoint.py
+RUN/export/           the trained model in open_clip's layout; with --train.ema-decay its averaged weights
+RUN/export_raw/       then the weights of the last step
+RUN/profile/          see step_profile.py
 """
 
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,21 +20,26 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
-from torch import Tensor
+from accelerate.utils import gather_object
+from safetensors import SafetensorError
+from torch.profiler import record_function
 
-from rsvl_data.errors import DataError, OptionError
-from rsvl_data.loader import Batch, LoaderConfig, train_batches
+from rsvl_data.errors import DataError, OptionError, RsvlError
+from rsvl_data.loader import Batch, LoaderConfig, train_batches, worker_deaths_named
+from rsvl_data.quarantine import BadSample, Quarantine, most_bad_samples
 from rsvl_data.shards import Dataset
-from rsvl_pretrain.accumulate import CachedBatch
+from rsvl_pretrain import engine
+from rsvl_pretrain.blocks import compile_blocks
 from rsvl_pretrain.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from rsvl_pretrain.engine import Precision, make_accelerator
+from rsvl_pretrain.ema import WeightEma
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives import ClipObjective
-from rsvl_pretrain.optim import OptimConfig, learning_rate, make_optimizer, set_learning_rate
-from rsvl_pretrain.run_log import RunLog
+from rsvl_pretrain.optim import OptimConfig, learning_rate, make_optimizer
+from rsvl_pretrain.run_log import RunLog, check_trackers
+from rsvl_pretrain.step_profile import profiled
+from rsvl_pretrain.stopping import StopRequest, naming_lost_processes
+from rsvl_pretrain.train_step import TrainState, seed_step, train_step
 
-MAX_LOGIT_SCALE = math.log(100)  # CLIP, arXiv:2103.00020, section 2.5
 Evaluator = Callable[[DualEncoder], Mapping[str, float]]
 
 
@@ -38,8 +47,10 @@ Evaluator = Callable[[DualEncoder], Mapping[str, float]]
 class TrainConfig:
     steps: int = 1000
     """optimizer steps in all"""
-    precision: Precision = "fp32"
+    precision: engine.Precision = "fp32"
     """of the forward pass; weights and losses stay in fp32"""
+    compile: bool = False
+    """torch.compile for the transformer blocks of both towers: slow first steps, then faster ones; needs a C++ compiler"""
     accum_freq: int = 1
     """pieces in which each process embeds its part of the batch, for batches that do not fit; every sample still meets all others"""
     save_every: int = 200
@@ -48,12 +59,33 @@ class TrainConfig:
     """newest checkpoints that stay"""
     eval_every: int = 0
     """steps between evaluations on val; 0 never"""
+    ema_decay: float | None = None
+    """also average the weights, this share of the average staying each step (0.9999 is usual for long runs); evaluations on val and
+    the export see the average"""
+    ema_warmup: bool = True
+    """lower that share at first, to (1 + step) / (10 + step)"""
+    tower_norms: bool = False
+    """also log the gradient norm of each tower, before clipping"""
     trackers: tuple[str, ...] = ("tensorboard",)
-    """besides metrics.jsonl: any name accelerate knows"""
+    """besides metrics.jsonl: any of tensorboard, wandb, trackio, mlflow, aim, comet_ml, clearml, dvclive, swanlab"""
+    profile: int = 0
+    """record so many steps near the start with torch's profiler, into RUN/profile"""
+    timeout_s: float = 1800.0
+    """several processes end the run when one of them keeps the others waiting for longer"""
+
+    max_bad_samples: float = 0.001
+    """samples that may be unusable (corrupt shard, unreadable image, no caption) and are replaced by others of the split; one more stops
+    the run. Below 1 a fraction of the split, rounded up; from 1 on a count; 0 stops at the first. They are listed in quarantine.jsonl"""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_bad_samples < math.inf:
+            raise OptionError(f"--train.max-bad-samples is {self.max_bad_samples}; it must be 0 or more")
         if min(self.steps, self.save_every, self.keep, self.accum_freq) < 1:
             raise OptionError("--train.steps, --train.save-every, --train.keep and --train.accum-freq must be 1 or more")
+        if self.profile < 0 or self.timeout_s <= 0:
+            raise OptionError(f"--train.profile {self.profile} must be 0 or more, --train.timeout-s {self.timeout_s} above 0")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise OptionError(f"--train.ema-decay {self.ema_decay} must be above 0 and below 1; leave it out for no average")
 
 
 def train(
@@ -69,55 +101,151 @@ def train(
     evaluators: Mapping[str, Evaluator] | None = None,
     split: str = "train",
 ) -> DualEncoder:
-    """Train the encoder of `objective` and return it; its export lies in `out`/export.
+    """Train the encoder of `objective` and return it as exported to `out`/export.
 
     A run that was killed ends, when resumed, with the same weights bit for bit on a CPU. `evaluators` answer named numbers for the
-    encoder as it is; they are called every `config.eval_every` steps and cannot change the run.
+    encoder as it is; they are called every `config.eval_every` steps and cannot change the run. SIGTERM ends it, with a checkpoint,
+    after the step it is in: RsvlError.
     """
     optim = replace(optim, warmup=min(optim.warmup, max(config.steps // 10, 1)))
-    set_seed(seed)
-    accelerator = make_accelerator(config.precision, config.trackers, out)
-    model, optimizer = accelerator.prepare(objective, make_optimizer(objective, optim))
-    encoder = objective.encoder
-    identity = _identity(objective, dataset.sha256(split), config, optim, loader, seed)
-    checkpoint = find_checkpoint(out, resume)
-    done = load_checkpoint(accelerator, checkpoint, json.loads(json.dumps(identity))) if checkpoint else 0
-    metrics = RunLog(accelerator, out / "metrics.jsonl", done, config.steps)
-    batches = train_batches(
-        dataset,
-        split,
-        encoder.preprocess,
-        encoder.tokenizer,
-        loader,
-        start_step=done,
-        num_steps=config.steps - done,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
+    check_trackers(config.trackers)
+    accelerator = engine.make_accelerator(config.trackers, out, config.timeout_s)
+    identity = _identity(objective, dataset.sha256(split), config, optim, loader, seed, engine.engine_name(accelerator))
+    with naming_lost_processes(accelerator.num_processes):
+        state = _prepared(accelerator, objective, config, optim)
+        checkpoint = find_checkpoint(accelerator, out, resume)
+        done = load_checkpoint(accelerator, checkpoint, json.loads(json.dumps(identity)), state.ema) if checkpoint else 0
+        engine.after_loading(accelerator, state.model)
+        quarantine = _quarantine(
+            accelerator, out / "quarantine.jsonl", done, config.max_bad_samples, dataset.splits.get(split, 0)
+        )
+        batches = train_batches(
+            dataset,
+            split,
+            objective.encoder.preprocess,
+            objective.encoder.tokenizer,
+            replace(loader, bad_samples="replace" if config.max_bad_samples else "raise"),
+            start_step=done,
+            num_steps=config.steps - done,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+        )
+        with (
+            RunLog(accelerator, out, config.trackers, done, config.steps) as log,
+            StopRequest() as stop,
+            worker_deaths_named(),
+            profiled(config.profile if accelerator.is_main_process else 0, out / "profile", objective) as end_of_step,
+        ):
+            for done, values, asked in _steps(state, batches, quarantine, config, optim, loader.batch_size, seed, stop):
+                log.write(done, values)
+                if evaluators and config.eval_every and (done % config.eval_every == 0 or done == config.steps):
+                    log.write(done, _evaluate(state, evaluators))
+                stopping = asked and done < config.steps
+                if done % config.save_every == 0 or done == config.steps or stopping:
+                    save_checkpoint(accelerator, out, done, identity, config.keep, state.ema)
+                if stopping:
+                    raise RsvlError(f"stopped by SIGTERM; the checkpoint of step {done} is saved. Go on with --resume latest.")
+                end_of_step()
+        encoder = _export(state, out)
+        accelerator.end_training()
+    AcceleratorState._reset_state()  # else the next run in this process could not choose another engine
+    return encoder
+
+
+def _prepared(accelerator: Accelerator, objective: ClipObjective, config: TrainConfig, optim: OptimConfig) -> TrainState:
+    if config.tower_norms and engine.is_deepspeed(accelerator):
+        raise OptionError("--train.tower-norms: DeepSpeed does not show the gradients; leave it out, or use DDP or FSDP2")
+    spare = engine.whole_spare(accelerator, objective.encoder)
+    if config.compile:
+        compile_blocks(objective.encoder)
+    model, optimizer = engine.prepare(
+        accelerator,
+        objective,
+        make_optimizer(objective, optim),
+        precision=config.precision,
+        grad_clip_norm=optim.grad_clip_norm,
     )
-    with metrics:
+    ema = WeightEma(objective, config.ema_decay, warmup=config.ema_warmup) if config.ema_decay else None
+    return TrainState(accelerator, objective, model, optimizer, ema, spare)
+
+
+def _steps(
+    state: TrainState,
+    batches: Iterator[Batch],
+    quarantine: Quarantine,
+    config: TrainConfig,
+    optim: OptimConfig,
+    batch_size: int,
+    seed: int,
+    stop: StopRequest,
+) -> Iterator[tuple[int, dict[str, Any], bool]]:
+    """Trains on each batch. Gives the number of steps done, the line for metrics.jsonl, and whether any process was asked to stop."""
+    while True:
         clock = time.perf_counter()
-        for batch in batches:
-            data_wait_s = time.perf_counter() - clock
-            lr = learning_rate(batch.step, optim, config.steps)
-            values = _train_step(accelerator, model, optimizer, objective, batch, lr, optim.grad_clip_norm, config.accum_freq)
-            step_s = time.perf_counter() - clock
-            timing = {"samples_per_s": loader.batch_size / step_s, "data_wait_s": data_wait_s}
-            done = batch.step + 1
-            metrics.write(done, {**values, **timing, "epoch": batch.epoch, "samples_seen": done * loader.batch_size})
-            if evaluators and config.eval_every and (done % config.eval_every == 0 or done == config.steps):
-                metrics.write(done, _evaluate(encoder, evaluators))
-            if done % config.save_every == 0 or done == config.steps:
-                save_checkpoint(accelerator, out, done, identity, config.keep)
-            clock = time.perf_counter()
-    if accelerator.is_main_process:
-        encoder.export(out / "export")
-    accelerator.end_training()
-    AcceleratorState._reset_state()  # else the next run in this process could not choose another precision
+        with record_function("data wait"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        data_wait_s = time.perf_counter() - clock
+        quarantine.add(_of_all_processes(state.accelerator, batch.bad))
+        seed_step(seed, batch.step, state.accelerator.process_index)
+        values, asked = train_step(
+            state,
+            batch,
+            learning_rate(batch.step, optim, config.steps),
+            grad_clip_norm=optim.grad_clip_norm,
+            accum_freq=config.accum_freq,
+            tower_norms=config.tower_norms,
+            asked_to_stop=stop.asked,
+        )
+        done, step_s = batch.step + 1, time.perf_counter() - clock
+        timing = {"samples_per_s": batch_size / step_s, "step_s": step_s, "data_wait_s": data_wait_s}
+        seen = {"epoch": batch.epoch, "samples_seen": done * batch_size, "bad_samples": len(quarantine)}
+        yield done, {**values, **timing, **seen}, asked
+
+
+def _quarantine(accelerator: Accelerator, path: Path, done: int, allowed: float, num_samples: int) -> Quarantine:
+    known = Quarantine.read(path, done)
+    accelerator.wait_for_everyone()  # before the main process writes it anew
+    return Quarantine(known, path if accelerator.is_main_process else None, most_bad_samples(allowed, num_samples))
+
+
+def _of_all_processes(accelerator: Accelerator, bad: list[BadSample]) -> list[BadSample]:
+    """In the order of the batch, on every process, so that all of them stop together. Where there are none it costs one number."""
+    if accelerator.num_processes == 1:
+        return bad
+    if not accelerator.reduce(torch.tensor(len(bad), device=accelerator.device)).item():
+        return []
+    return gather_object(bad)
+
+
+def _export(state: TrainState, out: Path) -> DualEncoder:
+    """The encoder that was exported: with the averaged weights, if there are any."""
+    is_main = state.accelerator.is_main_process
+    try:
+        if state.ema:
+            with state.whole_encoder() as encoder:
+                if is_main:
+                    encoder.export(out / "export_raw")
+            state.ema.copy_to_weights()
+        with state.whole_encoder() as encoder:
+            if is_main:
+                encoder.export(out / "export")
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"the export could not be written: {error}. The last checkpoint is whole: make room and go on with --resume latest."
+        ) from error
     return encoder
 
 
 def _identity(
-    objective: ClipObjective, data_sha256: str, config: TrainConfig, optim: OptimConfig, loader: LoaderConfig, seed: int
+    objective: ClipObjective,
+    data_sha256: str,
+    config: TrainConfig,
+    optim: OptimConfig,
+    loader: LoaderConfig,
+    seed: int,
+    engine_name: str,
 ) -> dict[str, Any]:
     """What a continued run must share with the one before."""
     return {
@@ -130,58 +258,16 @@ def _identity(
         "optim": asdict(optim),
         "batch_size": loader.batch_size,
         "precision": config.precision,
+        "engine": engine_name,
+        "ema": [config.ema_decay, config.ema_warmup] if config.ema_decay else None,
     }
 
 
-def _train_step(
-    accelerator: Accelerator,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    objective: ClipObjective,
-    batch: Batch,
-    lr: float,
-    grad_clip_norm: float | None,
-    accum_freq: int,
-) -> dict[str, float]:
-    """One optimizer step. A loss or gradient that is not finite stops before the weights change."""
-    encoder = objective.encoder
-    model.train()
-    set_learning_rate(optimizer, lr)
-    cached = CachedBatch(model, objective, batch, accum_freq) if accum_freq > 1 else None
-    losses = cached.losses if cached else model(batch)
-    means = _over_all_processes(accelerator, losses)
-    _check_finite("loss", means["loss/total"], batch)
-    if cached:
-        cached.backward(accelerator)
-    else:
-        accelerator.backward(sum(losses.values()))
-    norm = accelerator.clip_grad_norm_(model.parameters(), grad_clip_norm or math.inf).item()
-    _check_finite("gradient norm", norm, batch)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    with torch.no_grad():
-        encoder.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-    return {**means, "grad_norm": norm, "lr": lr, "logit_scale": encoder.logit_scale.item()}
-
-
-def _over_all_processes(accelerator: Accelerator, losses: Mapping[str, Tensor]) -> dict[str, float]:
-    """Named for metrics.jsonl, with their total: the same numbers on every process, so that all of them go on or stop together."""
-    values = torch.stack([value.detach().float() for value in losses.values()])
-    means = accelerator.reduce(values, reduction="mean").tolist()
-    return {**{f"loss/{name}": mean for name, mean in zip(losses, means)}, "loss/total": sum(means)}
-
-
-def _check_finite(what: str, value: float, batch: Batch) -> None:
-    if not math.isfinite(value):
-        raise DataError(
-            f"the {what} became {value} at step {batch.step}; the weights were not changed. Samples of the batch: "
-            f"{', '.join(batch.keys[:8])}{', ...' if len(batch.keys) > 8 else ''}. Lower --optim.lr or look at these samples."
-        )
-
-
-def _evaluate(encoder: DualEncoder, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
-    """Leaves mode and random state as they were, so a run with evaluations equals one without."""
-    with torch.random.fork_rng(), torch.inference_mode():
+def _evaluate(state: TrainState, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
+    """Of the averaged weights, if there are any. It leaves weights and mode as they were, and every step draws from a random state of its
+    own, so a run with evaluations equals one without."""
+    averaged = state.ema.applied() if state.ema else nullcontext()
+    with averaged, state.whole_encoder() as encoder, torch.inference_mode(), torch.compiler.set_stance("force_eager"):
         was_training = encoder.training
         encoder.eval()
         values = {f"{prefix}/{name}": value for prefix, run in evaluators.items() for name, value in run(encoder).items()}

@@ -14,6 +14,7 @@ from evaluation.datasets.hub import HubSet
 from evaluation.datasets.scene_sets import SCENE_SETS
 from evaluation.datasets.web_dataset import WebDatasetSet
 from rsvl_data.errors import OptionError
+from rsvl_data.shard_cache import ShardCache, remote_address
 from rsvl_data.shards import Dataset
 
 __all__ = ["DatasetEntry", "OfficialSplit", "catalogue", "open_dataset"]
@@ -23,10 +24,10 @@ def catalogue() -> Sequence[DatasetEntry]:
     return (*SCENE_SETS, *CAPTION_SETS)
 
 
-def open_dataset(name: str, root: Path, split: str | None = None) -> EvalSet:
-    """One split, ready to be measured. `name` is one of the catalogue, `wds:PATH`, `hub:org/name`, or the path of a dataset folder of ours.
+def open_dataset(name: str, root: Path, split: str | None = None, cache: ShardCache | None = None) -> EvalSet:
+    """One split, ready to be measured. `name` is one of the catalogue, `wds:PATH`, `hub:org/name`, or the path or address of a dataset folder of ours.
 
-    A path is seen from `root` first, then as it stands. Without a split: the first of the catalogue (`all` where nobody published one), but
+    Shards at an address are kept in `cache`. A path is seen from `root` first, then as it stands. Without a split: the first of the catalogue (`all` where nobody published one), but
     `test` where a copy brings a splits.csv, and of anything that is not in the catalogue.
     Raises OptionError for a name that nobody knows, DataError for what is not there or not whole.
     """
@@ -38,6 +39,8 @@ def open_dataset(name: str, root: Path, split: str | None = None) -> EvalSet:
     entry = next((entry for entry in catalogue() if spelling(entry.name) == spelling(name)), None)
     if entry is not None:
         return entry.open(root, split)
+    if remote_address(name):
+        return ShardSet(Dataset.open(name, cache), split or "test")
     path = _below(root, name)
     if path.is_dir():
         return ShardSet(Dataset.open(path), split or "test")

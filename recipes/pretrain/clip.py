@@ -7,6 +7,7 @@ Several processes take the same options:
 torchrun --nproc_per_node 8 -m recipes.pretrain.clip --data DATASET --out RUN --model ViT-B-32
 """
 
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from recipes.config import save_config
 from rsvl_data.errors import OptionError
 from rsvl_data.loader import LoaderConfig
 from rsvl_data.sample import CaptionKind
+from rsvl_data.shard_cache import ShardCache, default_cache_folder
 from rsvl_data.shards import Dataset
 from rsvl_data.transforms import Augment
 from rsvl_pretrain.model import DualEncoder
@@ -31,7 +33,7 @@ from rsvl_pretrain.train import Evaluator, TrainConfig, train
 @dataclass(frozen=True, kw_only=True)
 class Options:
     data: Path
-    """dataset folder, as `rsvl run data/...` writes it"""
+    """dataset folder, as `rsvl run data/...` writes it, or its address: hf://datasets/org/name, s3://bucket/path, https://..."""
     out: Path
     """run folder"""
     model: str = "ViT-B-32"
@@ -40,6 +42,14 @@ class Options:
     """samples a step, over all processes together"""
     workers: int = 2
     """loader processes, each"""
+    prefetch: int = 2
+    """batches that each loader process has ready"""
+    shuffle_shards: int = 64
+    """shards whose samples are shuffled together; of data at an address, twice as many should fit into the cache"""
+    data_cache: Path = field(default_factory=default_cache_folder)
+    """folder where shards of data at an address are kept; all processes of a machine share it"""
+    data_cache_gib: float = ShardCache.size_gib
+    """the most it may take; what was used longest ago is removed"""
     augment: Literal["none", "open_clip", "rs"] = "open_clip"
     """random crop of the training image: none, open_clip's (90 to 100 % of the area), or rs (50 to 100 %)"""
     flips: bool = False
@@ -75,7 +85,7 @@ class Options:
 
 
 def run(options: Options) -> DualEncoder:
-    dataset = Dataset.open(options.data)
+    dataset = Dataset.open(options.data, ShardCache(options.data_cache, options.data_cache_gib))
     torch.manual_seed(options.seed)
     encoder = DualEncoder.load(options.model)
     if options.contrastive.loss == "sigmoid" and encoder.logit_bias is None:
@@ -86,7 +96,8 @@ def run(options: Options) -> DualEncoder:
         encoder.model.lock_text_tower(unlocked_layers=options.lock_text_unlocked_layers)
     if options.grad_checkpointing:
         encoder.model.set_grad_checkpointing(True)
-    save_config(options.out, "pretrain/clip", options)
+    if os.environ.get("RANK", "0") == "0":  # torchrun's other processes would race for the file
+        save_config(options.out, "pretrain/clip", options)
     return train(
         ClipObjective(encoder, options.contrastive),
         dataset,
@@ -100,6 +111,8 @@ def run(options: Options) -> DualEncoder:
             augment=Augment(options.augment, options.flips),
             caption_kinds=options.caption_kinds,
             lang=options.lang,
+            shuffle_shards=options.shuffle_shards,
+            prefetch=options.prefetch,
         ),
         seed=options.seed,
         resume=options.resume,

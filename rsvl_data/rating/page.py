@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pyarrow.parquet as pq
 from PIL import Image
 
 from rsvl_data.errors import CorruptShard, DataError, OptionError
@@ -120,7 +119,7 @@ def _in_seeded_order(dataset: Dataset, options: PageOptions) -> Iterator[Sample 
     places: list[tuple[bytes, str, int]] = []
     for name in [options.split] if options.split else list(dataset.splits):
         for shard in dataset.shards(name):
-            rows = pq.read_table(shard.tar.with_suffix(".parquet"), columns=["key", "caption_kinds"]).to_pydict()
+            rows = shard.table(["key", "caption_kinds"]).to_pydict()
             for index, (key, has) in enumerate(zip(rows["key"], rows["caption_kinds"], strict=True)):
                 if has and (options.kinds is None or set(options.kinds) & set(has)):
                     places.append(
@@ -128,7 +127,7 @@ def _in_seeded_order(dataset: Dataset, options: PageOptions) -> Iterator[Sample 
                     )
     for _, tar, index in sorted(places):
         try:
-            yield Shard(Path(tar)).sample(index)
+            yield Shard(Path(tar), dataset.remote).sample(index)
         except CorruptShard:
             yield None
 

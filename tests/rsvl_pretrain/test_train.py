@@ -1,16 +1,8 @@
-import json
-import os
-import random
-import signal
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import pytest
 import torch
+import train_process
 from colour_source import build_colours
+from train_process import metrics
 
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.loader import LoaderConfig
@@ -18,7 +10,8 @@ from rsvl_pretrain.checkpoint import finished_checkpoints
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives import ClipObjective, ContrastiveConfig
 from rsvl_pretrain.optim import OptimConfig
-from rsvl_pretrain.train import MAX_LOGIT_SCALE, TrainConfig, train
+from rsvl_pretrain.train import TrainConfig, train
+from rsvl_pretrain.train_step import MAX_LOGIT_SCALE
 
 OPTIM = OptimConfig(lr=1e-3, warmup=2)
 
@@ -38,10 +31,6 @@ def run(
         resume=resume,
         evaluators=evaluators,
     )
-
-
-def metrics(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_it_learns_and_says_so(colours, tmp_path):
@@ -147,58 +136,53 @@ def test_bf16_runs_and_differs(colours, tmp_path):
 
 
 def test_two_processes_equal_one(colours, tmp_path):
-    """The same global batch, under torchrun: equal losses, and checkpoints that the other can continue."""
-    words = f"--data {colours.root} --model rsvl-tiny --batch-size 8 --workers 0 --train.steps 4 --optim.warmup 2".split()
-    alone = [sys.executable, "-m", "recipes.pretrain.clip"]
-    together = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master-port",
-        free_port(),
-        "-m",
-        "recipes.pretrain.clip",
-    ]
-    for name, command in (("one", alone), ("two", together)):
-        done = subprocess.run([*command, *words, "--out", str(tmp_path / name)], capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr
-    for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
-        assert two["loss/total"] == pytest.approx(one["loss/total"], abs=1e-4) and two["grad_norm"] == pytest.approx(
-            one["grad_norm"], rel=1e-3
-        )
+    """The same global batch, spread over two: equal samples, losses and gradients."""
+    for ranks in (1, 2):
+        train_process.train(colours.root, tmp_path / str(ranks), "--workers", "0", ranks=ranks, steps=4)
+    for one, two in zip(metrics(tmp_path / "1"), metrics(tmp_path / "2"), strict=True):
+        assert two["keys_digest"] == one["keys_digest"]
+        assert two["loss/total"] == pytest.approx(one["loss/total"], abs=1e-4)
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
 
 
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
+def spoil(dataset, *rows):
+    """Overwrite the images of these rows of the first shard."""
+    shard = dataset.shards("train")[0]
+    with shard.tar.open("r+b") as tar:
+        for row in rows:
+            tar.seek(shard.members[row][0].offset)
+            tar.write(b"no image" * 8)
 
 
-COMMAND = """--data {data} --model rsvl-tiny --batch-size 8 --workers {workers} --train.steps 14 --train.save-every 3 --optim.warmup 2
---train.trackers tensorboard --resume latest --out {out}"""
+def test_bad_samples_are_replaced_written_down_and_resumed_exactly(colours, tmp_path):
+    spoil(colours, 3, 5)
+    whole = run(colours, tmp_path / "whole", steps=10, max_bad_samples=2)
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "quarantine.jsonl").read_text().splitlines()]
+    assert {(line["shard"], line["row"], line["reason"]) for line in lines} == {
+        ("train-00000", 3, "unreadable_image"),
+        ("train-00000", 5, "unreadable_image"),
+    }
+    assert metrics(tmp_path / "whole")[-1]["bad_samples"] == 2
+    with pytest.raises(Stop):
+        run(colours, tmp_path / "parts", steps=10, max_bad_samples=2, evaluators={"x": stop_now}, eval_every=5)
+    parts = run(colours, tmp_path / "parts", steps=10, max_bad_samples=2, resume="latest")
+    assert parts.weights_sha256() == whole.weights_sha256()
+    assert (tmp_path / "parts" / "quarantine.jsonl").read_text() == (tmp_path / "whole" / "quarantine.jsonl").read_text()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_killed_and_resumed_ends_with_the_same_weights(colours, tmp_path, workers):
-    """SIGKILL at a random step, through the command line."""
+def stop_now(encoder):
+    raise Stop
 
-    def start(out):
-        words = COMMAND.format(data=colours.root, out=out, workers=workers).split()
-        command = [sys.executable, "-m", "recipes.pretrain.clip", *words]
-        return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    assert start(tmp_path / "whole").wait(timeout=240) == 0
-    killed, fatal = tmp_path / "killed", random.Random(time.time()).randint(4, 12)
-    process = start(killed)
-    end = time.monotonic() + 240
-    while not (killed / "metrics.jsonl").exists() or len((killed / "metrics.jsonl").read_text().splitlines()) < fatal:
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (killed / "export").exists()
-    assert start(killed).wait(timeout=240) == 0
-    weights = [DualEncoder.load(str(tmp_path / name)).weights_sha256() for name in ("whole", "killed")]
-    assert weights[0] == weights[1], f"killed at step {fatal}"
+@pytest.mark.parametrize(
+    ("allowed", "message"), [(0, "sample .*: the image"), (0.001, "2 samples cannot be used, .* allows 1: ")]
+)
+def test_too_many_bad_samples_stop(colours, tmp_path, allowed, message):
+    spoil(colours, 3, 5)
+    with pytest.raises(DataError, match=message):
+        run(colours, tmp_path / "run", steps=10, max_bad_samples=allowed)
+
+
+def test_an_impossible_bound():
+    with pytest.raises(OptionError, match="--train.max-bad-samples is -1; it must be 0 or more"):
+        TrainConfig(max_bad_samples=-1)

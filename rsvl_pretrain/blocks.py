@@ -1,0 +1,35 @@
+"""The repeated blocks of a model's towers: what is compiled once and run many times, and what FSDP2 gathers at a time."""
+
+import re
+
+from torch import nn
+
+from rsvl_data.errors import OptionError
+from rsvl_pretrain.model import DualEncoder
+
+_BLOCK = re.compile(r"(?:^|\.)(?:resblocks|blocks|layers?)\.\d+$")  # open_clip's, timm's and transformers' names
+
+
+def transformer_blocks(model: nn.Module) -> list[nn.Module]:
+    """In order of appearance; empty for a tower without them (ResNet). A block inside a block is a part of it."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if _BLOCK.search(name) and not any(name.startswith(outer + ".") for outer in found):
+            found[name] = module
+    return list(found.values())
+
+
+def compile_blocks(encoder: DualEncoder) -> None:
+    """torch.compile each block where it stands: names of weights stay, hooks of engines still run, equal blocks share their code.
+
+    Call it before an engine wraps the model. Raises OptionError for a tower without blocks.
+    """
+    blocks = transformer_blocks(encoder)
+    image = transformer_blocks(encoder.model.visual)
+    if not image or len(image) == len(blocks):
+        raise OptionError(
+            f"--train.compile works on transformer blocks, and the {'text' if image else 'image'} tower of {encoder.name} has none; "
+            "leave it out or take a model of transformers (ViT-B-32)"
+        )
+    for block in blocks:
+        block.compile()

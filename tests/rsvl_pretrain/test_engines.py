@@ -1,0 +1,179 @@
+"""Every engine gives the numbers of one process: losses, validation, weights. Two ranks on a CPU, over gloo."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+from colour_source import build_colours
+
+from rsvl_data.errors import OptionError
+from rsvl_pretrain.engine import make_accelerator
+
+sys.path.insert(0, str(Path(__file__).parent))
+from engine_worker import ENGINES, options
+
+from recipes.pretrain import clip
+
+ALL = sorted(path.stem for path in ENGINES.glob("*.yaml"))
+IMPORTANT = ["fsdp2", "zero2", "zero3"]
+ROOT = ENGINES.parents[1]
+MODULES = [str(ROOT), str(ROOT / "tests"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, MODULES))}
+
+
+def case(engine: str, out: Path, stop_at: int | None = None, **changes: Any) -> dict[str, Any]:
+    return {"engine": engine, "out": str(out), "stop_at": stop_at, "options": changes}
+
+
+def train(data: Path, *cases: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Two processes that go through the cases."""
+    plan = data.parent / f"plan-{len(list(data.parent.glob('plan-*')))}.json"
+    plan.write_text(json.dumps({"data": str(data), "cases": cases}))
+    command = "-m torch.distributed.run --standalone --nproc_per_node 2".split()
+    words = [sys.executable, *command, str(Path(__file__).parent / "engine_worker.py"), str(plan)]
+    return subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+
+
+def lines(run: Path) -> list[dict]:
+    timed = ("_per_s", "_wait_s")
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if not name.endswith(timed)} for row in rows]
+
+
+def weights(run: Path) -> dict[str, Any]:
+    return safetensors.torch.load_file(run / "export" / "open_clip_model.safetensors")
+
+
+def assert_same_training(run: Path, expected: Path, tolerance: float = 1e-5) -> None:
+    for row, wanted in zip(lines(run), lines(expected), strict=True):
+        assert row == pytest.approx(wanted, rel=tolerance, abs=tolerance)
+    found, wanted_weights = weights(run), weights(expected)
+    assert {name: tensor.shape for name, tensor in found.items()} == {n: t.shape for n, t in wanted_weights.items()}
+    for name, tensor in found.items():
+        assert (tensor - wanted_weights[name]).abs().max() <= tolerance, name
+    assert files(run) == files(expected)
+
+
+def files(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "export").iterdir())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return build_colours(tmp_path_factory.mktemp("engines") / "colours").root
+
+
+@pytest.fixture(scope="module")
+def one(data) -> Path:
+    """The same training in one process."""
+    clip.run(options(data, data.parent / "one"))
+    return data.parent / "one"
+
+
+@pytest.fixture(scope="module")
+def important(data) -> Path:
+    """Each of the important engines: a whole run, and one that breaks off after step 13 and is resumed from step 10."""
+    pytest.importorskip("deepspeed")
+    folder = data.parent
+    plan = []
+    for engine in IMPORTANT:
+        parts = folder / f"{engine}-parts"
+        plan += [case(engine, folder / engine), case(engine, parts, stop_at=13), case(engine, parts, resume="latest")]
+    done = train(data, *plan)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+@pytest.mark.parametrize("engine", IMPORTANT)
+def test_an_engine_equals_one_process(one, important, engine):
+    assert_same_training(important / engine, one)
+
+
+@pytest.mark.parametrize("engine", IMPORTANT)
+def test_resumed_to_the_same_bits(important, engine):
+    whole, parts = important / engine, important / f"{engine}-parts"
+    assert (whole / "export" / "open_clip_model.safetensors").read_bytes() == (
+        parts / "export" / "open_clip_model.safetensors"
+    ).read_bytes()
+    steps = [[row for row in lines(run) if "loss/total" in row] for run in (whole, parts)]
+    assert steps[0] == steps[1]
+
+
+def test_a_checkpoint_of_another_engine_is_refused(data, important):
+    done = train(data, case("zero3", important / "zero2-parts", resume="latest", train={"steps": 20}))
+    assert done.returncode != 0
+    assert "engine was 'zero2 on 2 processes', is 'zero3 on 2 processes'" in done.stderr
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "pieces": {"train": {"accum_freq": 2}},
+    "frozen image tower": {"lock_image": True},
+    "sigmoid loss": {"contrastive": {"loss": "sigmoid", "exchange": "bidir"}},
+    "checkpointed activations": {"grad_checkpointing": True},
+    "no clipping": {"optim": {"grad_clip_norm": None}},
+    "clipping": {"optim": {"grad_clip_norm": 0.5, "layer_decay": 0.8}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHANGES)
+def test_options_mean_the_same_under_every_engine(data, tmp_path, name):
+    changes = {**CHANGES[name], "train": {"steps": 8, **CHANGES[name].get("train", {})}}
+    clip.run(options(data, tmp_path / "one", **json.loads(json.dumps(changes))))
+    done = train(data, *(case(engine, tmp_path / engine, **changes) for engine in ALL))
+    assert done.returncode == 0, done.stderr[-4000:]
+    for engine in ALL:
+        assert_same_training(tmp_path / engine, tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_bf16_is_the_same_in_every_engine(data, tmp_path):
+    changes = {"train": {"steps": 8, "precision": "amp_bf16"}}
+    clip.run(options(data, tmp_path / "one", **json.loads(json.dumps(changes))))
+    clip.run(options(data, tmp_path / "fp32", train={"steps": 8}))
+    done = train(data, *(case(engine, tmp_path / engine, **changes) for engine in ALL))
+    assert done.returncode == 0, done.stderr[-4000:]
+    half, full = (lines(tmp_path / name)[0]["loss/total"] for name in ("one", "fp32"))
+    for engine in ALL:
+        first = lines(tmp_path / engine)[0]["loss/total"]
+        assert abs(first - half) < (1.5e-3 if engine.startswith("zero3") else 1e-5)  # ZeRO-3 has a linear layer of its own
+        assert abs(first - full) > 1e-4
+        assert {tensor.dtype for tensor in weights(tmp_path / engine).values()} == {
+            weights(tmp_path / "one")["logit_scale"].dtype
+        }
+
+
+@pytest.mark.slow
+def test_compiled_blocks_change_no_loss(data, tmp_path):
+    changes = {"train": {"steps": 6, "compile": True}}
+    clip.run(options(data, tmp_path / "one", train={"steps": 6}))
+    done = train(data, *(case(engine, tmp_path / engine, **changes) for engine in ("ddp", "fsdp2", "zero2")))
+    assert done.returncode == 0, done.stderr[-4000:]
+    for engine in ("ddp", "fsdp2", "zero2"):
+        assert_same_training(tmp_path / engine, tmp_path / "one", tolerance=1e-4)
+
+
+def test_what_accelerate_was_told_in_vain_is_refused(tmp_path, monkeypatch):
+    for variables, message in [
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "say it here: --train.precision"),
+        ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "give --train.accum-freq"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "need their processes started"),
+        ({"ACCELERATE_USE_FSDP": "true", "LOCAL_RANK": "0", "FSDP_VERSION": "1"}, "set fsdp_version: 2"),
+    ]:
+        with monkeypatch.context() as patch, pytest.raises(OptionError, match=message):
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            make_accelerator((), tmp_path)
+
+
+def test_deepspeed_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(OptionError, match=r"pip install 'rsvl\[deepspeed\]'"):
+        make_accelerator((), tmp_path)
