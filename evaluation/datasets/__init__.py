@@ -25,10 +25,11 @@ def catalogue() -> Sequence[DatasetEntry]:
 
 
 def open_dataset(name: str, root: Path, split: str | None = None, cache: ShardCache | None = None) -> EvalSet:
-    """One split, ready to be measured. `name` is one of the catalogue, `wds:PATH`, `hub:org/name`, or the path or address of a dataset folder of ours.
+    """One split, ready to be measured.
 
-    Shards at an address are kept in `cache`. A path is seen from `root` first, then as it stands. Without a split: the first of the catalogue (`all` where nobody published one), but
-    `test` where a copy brings a splits.csv, and of anything that is not in the catalogue.
+    `name` is one of the catalogue, `wds:PATH`, `hub:org/name`, or the path or address of a dataset folder of ours; shards at an address are
+    kept in `cache`. A path is seen from `root` first, then as it stands. Without a split: the first of the catalogue (`all` where nobody
+    published one), but `test` where a copy brings a splits.csv, and of anything that is not in the catalogue.
     Raises OptionError for a name that nobody knows, DataError for what is not there or not whole.
     """
     kind, _, rest = name.partition(":")
