@@ -43,7 +43,7 @@ def test_a_step_says_what_happened_in_it(colours, tmp_path):
     first = lines(tmp_path / "run")[0]
     assert set(first) == set(
         "step loss/contrastive loss/total grad_norm grad_norm/image grad_norm/text grad_norm/other lr logit_scale keys_digest "
-        "samples_per_s step_s data_wait_s epoch samples_seen".split()
+        "samples_per_s step_s data_wait_s epoch samples_seen bad_samples".split()
     )
     towers = sum(first[f"grad_norm/{tower}"] ** 2 for tower in ("image", "text", "other"))
     assert towers**0.5 == pytest.approx(first["grad_norm"], rel=1e-5)
