@@ -115,24 +115,12 @@ def train(
     identity = _identity(objective, dataset.sha256(split), config, optim, loader, seed, engine.engine_name(accelerator))
     with naming_lost_processes(accelerator.num_processes):
         state = _prepared(accelerator, objective, config, optim)
-        checkpoint = find_checkpoint(accelerator, out, resume)
-        done = load_checkpoint(accelerator, checkpoint, json.loads(json.dumps(identity)), state.ema) if checkpoint else 0
-        engine.after_loading(accelerator, state.model)
+        done = _loaded(state, out, resume, identity)
+        batches = _batches(state, dataset, split, config, loader, done)
         if on_start and accelerator.is_main_process:
             on_start()
         quarantine = _quarantine(
             accelerator, out / "quarantine.jsonl", done, config.max_bad_samples, dataset.splits.get(split, 0)
-        )
-        batches = train_batches(
-            dataset,
-            split,
-            objective.encoder.preprocess,
-            objective.encoder.tokenizer,
-            replace(loader, bad_samples="replace" if config.max_bad_samples else "raise"),
-            start_step=done,
-            num_steps=config.steps - done,
-            rank=accelerator.process_index,
-            world_size=accelerator.num_processes,
         )
         with (
             RunLog(accelerator, out, config.trackers, done, config.steps) as log,
@@ -172,6 +160,32 @@ def _prepared(accelerator: Accelerator, objective: ClipObjective, config: TrainC
     )
     ema = WeightEma(objective, config.ema_decay, warmup=config.ema_warmup) if config.ema_decay else None
     return TrainState(accelerator, objective, model, optimizer, ema, spare)
+
+
+def _loaded(state: TrainState, out: Path, resume: str | None, identity: dict[str, Any]) -> int:
+    """The number of steps done: 0 for a fresh start."""
+    checkpoint = find_checkpoint(state.accelerator, out, resume)
+    if checkpoint is None:
+        return 0
+    done = load_checkpoint(state.accelerator, checkpoint, json.loads(json.dumps(identity)), state.ema)
+    engine.after_loading(state.accelerator, state.model)
+    return done
+
+
+def _batches(
+    state: TrainState, dataset: Dataset, split: str, config: TrainConfig, loader: LoaderConfig, done: int
+) -> Iterator[Batch]:
+    return train_batches(
+        dataset,
+        split,
+        state.objective.encoder.preprocess,
+        state.objective.encoder.tokenizer,
+        replace(loader, bad_samples="replace" if config.max_bad_samples else "raise"),
+        start_step=done,
+        num_steps=config.steps - done,
+        rank=state.accelerator.process_index,
+        world_size=state.accelerator.num_processes,
+    )
 
 
 def _steps(
