@@ -219,7 +219,7 @@ def train_with_ours(
         with mock.patch.object(trainer, "train_batches", timed):
             train(
                 ClipObjective(encoder),
-                dataset or Dataset(out, {"shards": []}),
+                dataset or Dataset(out, {"splits": {}, "shards": []}),
                 out,
                 config=config,
                 optim=course.optim,

@@ -9,13 +9,10 @@ among the samples it is shuffled with, then from the whole split: what stands in
 """
 
 import random
-import signal
 import sys
-import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, get_args
 
@@ -25,7 +22,8 @@ from torch import Tensor
 from torch.utils import data as torch_data
 from torch.utils.data import DataLoader
 
-from rsvl_data.errors import CorruptShard, DataError, LoaderError, OptionError, RsvlError
+from rsvl_data.errors import CorruptShard, DataError, OptionError, RsvlError
+from rsvl_data.loader_processes import DeathWatch, obey_parent_alone, worker_deaths_named, worker_gone
 from rsvl_data.order import SampleOrder
 from rsvl_data.quarantine import BadReason, BadSample
 from rsvl_data.sample import CaptionKind, Sample
@@ -135,27 +133,6 @@ def train_batches(
     return _load(reader, range(start_step, start_step + num_steps), config.workers, config.prefetch)
 
 
-@contextmanager
-def worker_deaths_named() -> Iterator[None]:
-    """Torch notices the death of a worker in whatever line the process happens to be, and says little about it."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        raise _worker_gone(error) from error
-
-
-def _worker_gone(error: Exception) -> LoaderError:
-    if threading.current_thread() is threading.main_thread():
-        # Torch's handler raises again when the other workers are stopped, in whatever line that happens to be.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    return LoaderError(
-        f"a process that loads batches is gone ({type(error).__name__}: {error}). Often memory ran out: set --workers or --prefetch "
-        "lower. The run goes on with --resume latest."
-    )
-
-
 def _load(reader: Callable[[int], Loaded], steps: range, workers: int, prefetch: int) -> Iterator[Loaded]:
     """`reader(step)` for each step, in order, by `workers` processes. Errors of ours are raised here, with their own message."""
     workers = min(workers, len(steps))
@@ -167,6 +144,7 @@ def _load(reader: Callable[[int], Loaded], steps: range, workers: int, prefetch:
         prefetch_factor=prefetch if workers else None,
         collate_fn=_unchanged,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=obey_parent_alone,
         generator=torch.Generator(),  # else a number is drawn from the training run's own
         # Forked workers start at once and take any tokenizer. DataLoader has them run torch in one thread, so none waits for a
         # thread pool that was not forked.
@@ -175,22 +153,25 @@ def _load(reader: Callable[[int], Loaded], steps: range, workers: int, prefetch:
     with warnings.catch_warnings():  # Python >= 3.12 warns of any fork beside threads
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         batches = iter(loader)
+    watch = DeathWatch(getattr(batches, "_workers", ()))
     try:
         while True:
             try:
-                with worker_deaths_named():
+                with watch.waiting(), worker_deaths_named():
                     batch = next(batches)
             except StopIteration:
                 return
             except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died while it handed a batch over
-                raise _worker_gone(error) from error
+                raise worker_gone(error) from error
             if isinstance(batch, RsvlError | OSError):
                 raise batch
             yield batch
     finally:
         # Stops the workers. Left in the traceback of an error, they would go with the garbage collection, which closes their queues
         # first and then waits 5 s for each worker to read that it should stop.
-        del batches
+        with watch.waiting():
+            del batches
+        watch.end()
 
 
 class _Guarded(torch_data.Dataset[Loaded | RsvlError | OSError]):

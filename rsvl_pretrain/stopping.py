@@ -1,5 +1,6 @@
-"""How a run ends before its last step: it is asked to, or a process of it is gone."""
+"""How a run ends before its last step: it is asked to, a process of it is gone, or the disk is full."""
 
+import errno
 import re
 import signal
 import threading
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rsvl_data.errors import RsvlError
+from rsvl_data.errors import DataError, RsvlError
 
 # gloo's words come in a plain RuntimeError; NCCL's in a DistBackendError, which is one too.
 _LOST = re.compile(
@@ -50,3 +51,16 @@ def naming_lost_processes(num_processes: int) -> Iterator[None]:
                 "Why is in that process's own output. Go on with --resume latest."
             ) from error
         raise
+
+
+@contextmanager
+def naming_full_disk() -> Iterator[None]:
+    """Turns the OSError of a disk without room into a DataError that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DataError(
+            f"the run could not write: {error}. Its last checkpoint is whole: make room and go on with --resume latest."
+        ) from error

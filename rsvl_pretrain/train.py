@@ -37,7 +37,7 @@ from rsvl_pretrain.objectives import ClipObjective
 from rsvl_pretrain.optim import OptimConfig, learning_rate, make_optimizer
 from rsvl_pretrain.run_log import RunLog, check_trackers
 from rsvl_pretrain.step_profile import profiled
-from rsvl_pretrain.stopping import StopRequest, naming_lost_processes
+from rsvl_pretrain.stopping import StopRequest, naming_full_disk, naming_lost_processes
 from rsvl_pretrain.train_step import TrainState, seed_step, train_step
 
 Evaluator = Callable[[DualEncoder], Mapping[str, float]]
@@ -99,13 +99,15 @@ def train(
     seed: int = 0,
     resume: str | None = None,
     evaluators: Mapping[str, Evaluator] | None = None,
+    on_start: Callable[[], None] | None = None,
     split: str = "train",
 ) -> DualEncoder:
     """Train the encoder of `objective` and return it as exported to `out`/export.
 
     A run that was killed ends, when resumed, with the same weights bit for bit on a CPU. `evaluators` answer named numbers for the
     encoder as it is; they are called every `config.eval_every` steps and cannot change the run. SIGTERM ends it, with a checkpoint,
-    after the step it is in: RsvlError.
+    after the step it is in: RsvlError. The main process calls `on_start` once it is sure that the run may begin or go on, before it
+    writes anything.
     """
     optim = replace(optim, warmup=min(optim.warmup, max(config.steps // 10, 1)))
     check_trackers(config.trackers)
@@ -113,27 +115,18 @@ def train(
     identity = _identity(objective, dataset.sha256(split), config, optim, loader, seed, engine.engine_name(accelerator))
     with naming_lost_processes(accelerator.num_processes):
         state = _prepared(accelerator, objective, config, optim)
-        checkpoint = find_checkpoint(accelerator, out, resume)
-        done = load_checkpoint(accelerator, checkpoint, json.loads(json.dumps(identity)), state.ema) if checkpoint else 0
-        engine.after_loading(accelerator, state.model)
+        done = _loaded(state, out, resume, identity)
+        batches = _batches(state, dataset, split, config, loader, done)
+        if on_start and accelerator.is_main_process:
+            on_start()
         quarantine = _quarantine(
             accelerator, out / "quarantine.jsonl", done, config.max_bad_samples, dataset.splits.get(split, 0)
-        )
-        batches = train_batches(
-            dataset,
-            split,
-            objective.encoder.preprocess,
-            objective.encoder.tokenizer,
-            replace(loader, bad_samples="replace" if config.max_bad_samples else "raise"),
-            start_step=done,
-            num_steps=config.steps - done,
-            rank=accelerator.process_index,
-            world_size=accelerator.num_processes,
         )
         with (
             RunLog(accelerator, out, config.trackers, done, config.steps) as log,
             StopRequest() as stop,
             worker_deaths_named(),
+            naming_full_disk(),
             profiled(config.profile if accelerator.is_main_process else 0, out / "profile", objective) as end_of_step,
         ):
             for done, values, asked in _steps(state, batches, quarantine, config, optim, loader.batch_size, seed, stop):
@@ -169,6 +162,32 @@ def _prepared(accelerator: Accelerator, objective: ClipObjective, config: TrainC
     return TrainState(accelerator, objective, model, optimizer, ema, spare)
 
 
+def _loaded(state: TrainState, out: Path, resume: str | None, identity: dict[str, Any]) -> int:
+    """The number of steps done: 0 for a fresh start."""
+    checkpoint = find_checkpoint(state.accelerator, out, resume)
+    if checkpoint is None:
+        return 0
+    done = load_checkpoint(state.accelerator, checkpoint, json.loads(json.dumps(identity)), state.ema)
+    engine.after_loading(state.accelerator, state.model)
+    return done
+
+
+def _batches(
+    state: TrainState, dataset: Dataset, split: str, config: TrainConfig, loader: LoaderConfig, done: int
+) -> Iterator[Batch]:
+    return train_batches(
+        dataset,
+        split,
+        state.objective.encoder.preprocess,
+        state.objective.encoder.tokenizer,
+        replace(loader, bad_samples="replace" if config.max_bad_samples else "raise"),
+        start_step=done,
+        num_steps=config.steps - done,
+        rank=state.accelerator.process_index,
+        world_size=state.accelerator.num_processes,
+    )
+
+
 def _steps(
     state: TrainState,
     batches: Iterator[Batch],
@@ -196,7 +215,7 @@ def _steps(
             grad_clip_norm=optim.grad_clip_norm,
             accum_freq=config.accum_freq,
             tower_norms=config.tower_norms,
-            asked_to_stop=stop.asked,
+            stop=stop,
         )
         done, step_s = batch.step + 1, time.perf_counter() - clock
         timing = {"samples_per_s": batch_size / step_s, "step_s": step_s, "data_wait_s": data_wait_s}

@@ -24,6 +24,7 @@ from rsvl_pretrain.ema import WeightEma
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives import ClipObjective
 from rsvl_pretrain.optim import set_learning_rate
+from rsvl_pretrain.stopping import StopRequest
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP, arXiv:2103.00020, section 2.5
 
@@ -67,7 +68,7 @@ def train_step(
     grad_clip_norm: float | None,
     accum_freq: int,
     tower_norms: bool,
-    asked_to_stop: bool,
+    stop: StopRequest,
 ) -> tuple[dict[str, Any], bool]:
     """The numbers of one optimizer step, and whether any process was asked to stop.
 
@@ -79,7 +80,7 @@ def train_step(
     with record_function("forward"):
         cached = CachedBatch(state.model, objective, batch, accum_freq) if accum_freq > 1 else None
         losses = cached.losses if cached else state.model(batch)
-        means, keys_digest, stopping = _over_all_processes(accelerator, losses, batch, asked_to_stop)
+        means, keys_digest, stopping = _over_all_processes(accelerator, losses, batch, stop.asked)
         _check_finite("loss", means["loss/total"], batch, losses.values())
     with record_function("backward"):
         if cached:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
@@ -89,16 +90,20 @@ def _main(command: list[str], rank: int, ranks: int, port: int, log: Path, kill_
 
 def _at_step(kill_at: int | None, spoil: str | None) -> None:
     """The process dies at this step; or does to itself what `spoil` says: "nan" at step 2 gives a loss that is not a number, "stop"
-    sends SIGSTOP there, "term" SIGTERM."""
+    sends SIGSTOP there, "term" SIGTERM; with "group" the process and its loader processes are sent SIGTERM from outside."""
     from rsvl_pretrain.objectives import ClipObjective
 
     plain = ClipObjective.forward
+    if spoil == "group":
+        os.setpgid(0, 0)
 
     def forward(self: ClipObjective, batch: Any, **named: Any) -> dict[str, Any]:
         if batch.step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         if batch.step == 2 and spoil in ("stop", "term"):
             os.kill(os.getpid(), {"stop": signal.SIGSTOP, "term": signal.SIGTERM}[spoil])
+        if batch.step == 2 and spoil == "group":
+            subprocess.run(["kill", "-TERM", "--", f"-{os.getpgrp()}"], check=True, process_group=0)
         losses = plain(self, batch, **named)
         return {name: loss * float("nan") for name, loss in losses.items()} if batch.step == 2 and spoil == "nan" else losses
 

@@ -7,7 +7,6 @@ Several processes take the same options:
 torchrun --nproc_per_node 8 -m recipes.pretrain.clip --data DATASET --out RUN --model ViT-B-32
 """
 
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,8 +95,6 @@ def run(options: Options) -> DualEncoder:
         encoder.model.lock_text_tower(unlocked_layers=options.lock_text_unlocked_layers)
     if options.grad_checkpointing:
         encoder.model.set_grad_checkpointing(True)
-    if os.environ.get("RANK", "0") == "0":  # torchrun's other processes would race for the file
-        save_config(options.out, "pretrain/clip", options)
     return train(
         ClipObjective(encoder, options.contrastive),
         dataset,
@@ -117,6 +114,7 @@ def run(options: Options) -> DualEncoder:
         seed=options.seed,
         resume=options.resume,
         evaluators=val_evaluators(dataset) if "val" in dataset.splits else None,
+        on_start=lambda: save_config(options.out, "pretrain/clip", options),
     )
 
 

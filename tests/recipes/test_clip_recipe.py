@@ -76,3 +76,13 @@ def test_a_run_does_not_go_on_with_other_towers_locked(options, tmp_path):
     clip.run(replace(options, out=tmp_path / "run"))
     with pytest.raises(DataError, match="trained_parameters was"):
         clip.run(replace(options, out=tmp_path / "run", lock_text=True, resume="latest"))
+
+
+def test_a_refused_run_leaves_the_options_of_the_one_before(options, tmp_path):
+    clip.run(replace(options, out=tmp_path / "run"))
+    before = (tmp_path / "run" / "config.json").read_text()
+    assert json.loads(before)["options"]["seed"] == 0
+    for changes, error in (({}, OptionError), ({"resume": "latest"}, DataError)):
+        with pytest.raises(error):
+            clip.run(replace(options, out=tmp_path / "run", seed=7, **changes))
+        assert (tmp_path / "run" / "config.json").read_text() == before

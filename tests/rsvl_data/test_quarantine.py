@@ -1,7 +1,5 @@
 import json
 import multiprocessing
-import os
-import signal
 import time
 from pathlib import Path
 
@@ -11,8 +9,8 @@ import torch
 from test_loader import assert_same, batches
 from tiny_dataset import CAPTIONS, PREPROCESS, make_sample, tokenize, write_dataset
 
-from rsvl_data.errors import DataError, LoaderError
-from rsvl_data.loader import LoaderConfig, train_batches, worker_deaths_named
+from rsvl_data.errors import DataError
+from rsvl_data.loader import LoaderConfig, train_batches
 from rsvl_data.quarantine import BadSample, Quarantine, most_bad_samples
 
 REPLACE = {"workers": 0, "bad_samples": "replace"}
@@ -136,35 +134,6 @@ def test_a_continued_file_drops_what_lies_behind_the_checkpoint(tmp_path):
     continued.add([bad(1, 4), bad(4, 4)])
     assert path.read_text() == whole
     assert Quarantine.read(path, done=0) == []
-
-
-def _first_then_die(dataset, workers: int, answer) -> None:
-    running = train_batches(dataset, "train", PREPROCESS, tokenize, LoaderConfig(4, workers), num_steps=100_000)
-    try:
-        with worker_deaths_named():
-            for number, _ in enumerate(running):
-                if number == 3:
-                    os.kill(psutil.Process().children()[0].pid, signal.SIGKILL)
-    except LoaderError as error:
-        answer.send(str(error))
-
-
-@pytest.mark.filterwarnings("ignore:.*fork")
-def test_a_killed_worker_is_a_clear_end(tmp_path):
-    dataset = write_dataset(tmp_path, [[make_sample(number) for number in range(8)]])
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=_first_then_die, args=(dataset, 2, theirs))
-    process.start()
-    theirs.close()
-    assert ours.poll(60)
-    assert ours.recv().startswith("a process that loads batches is gone (")
-    process.join(20)
-    assert process.exitcode == 0
-
-
-def test_other_runtime_errors_pass():
-    with pytest.raises(RuntimeError, match="CUDA error"), worker_deaths_named():
-        raise RuntimeError("CUDA error")
 
 
 def test_prefetch_is_how_far_workers_run_ahead(tmp_path):

@@ -1,7 +1,9 @@
 """Trains under several engines one after the other, in the same processes: starting them takes longer than a tiny training.
 
-torchrun --nproc_per_node 2 engine_worker.py CASES.json, where CASES.json is a list of {engine, out, stop_at, options}: the name of a file
-of recipes/engines, a run folder, the step after whose evaluation the run breaks off (or null), and changed fields of `OPTIONS`.
+torchrun --nproc_per_node 2 engine_worker.py CASES.json, where CASES.json is a list of {engine, out, stop_at, spoil_at, fails, options}:
+the name of a file of recipes/engines, a run folder, the step after whose evaluation the run breaks off (or null), the step whose gradient
+is infinite on the last process (or null), whether a DataError is expected (its text goes to OUT/error.RANK), and changed fields of
+`options`.
 """
 
 import json
@@ -18,7 +20,8 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 from recipes.pretrain import clip
-from rsvl_pretrain.objectives import ContrastiveConfig
+from rsvl_data.errors import DataError
+from rsvl_pretrain.objectives import ClipObjective, ContrastiveConfig
 from rsvl_pretrain.optim import OptimConfig
 from rsvl_pretrain.train import TrainConfig
 
@@ -26,8 +29,8 @@ ENGINES = Path(clip.__file__).parents[1] / "engines"
 
 
 def options(data: Path, out: Path, **changes: Any) -> clip.Options:
-    """Twenty steps of rsvl-tiny; `changes` of the options themselves, and in `train`, `optim` and `contrastive`."""
-    train = {"steps": 20, "eval_every": 6, "save_every": 5, "trackers": (), **changes.pop("train", {})}
+    """Six steps of rsvl-tiny; `changes` of the options themselves, and in `train`, `optim` and `contrastive`."""
+    train = {"steps": 6, "eval_every": 3, "save_every": 2, "trackers": (), **changes.pop("train", {})}
     optim = {"warmup": 2, "grad_clip_norm": 2.0, **changes.pop("optim", {})}
     return clip.Options(
         data=data,
@@ -71,10 +74,15 @@ def run(case: dict[str, Any], data: Path) -> None:
     if case["stop_at"]:
         chosen = replace(chosen, train=replace(chosen.train, eval_every=case["stop_at"]))
         clip.val_evaluators = lambda dataset: {"stop": _stop}
+    ClipObjective.forward = _spoiled(case["spoil_at"]) if case["spoil_at"] else FORWARD
     try:
         clip.run(chosen)
     except Stop:
         pass
+    except DataError as error:
+        if not case["fails"]:
+            raise
+        Path(case["out"], f"error.{os.environ['RANK']}").write_text(str(error))
     finally:
         clip.val_evaluators = VAL_EVALUATORS
 
@@ -83,7 +91,17 @@ def _stop(encoder: Any) -> dict[str, float]:
     raise Stop
 
 
-VAL_EVALUATORS = clip.val_evaluators
+def _spoiled(step: int) -> Any:
+    def forward(self: ClipObjective, batch: Any, **named: Any) -> dict[str, Any]:
+        losses = FORWARD(self, batch, **named)
+        if batch.step == step and os.environ["RANK"] == "1":
+            losses["contrastive"].register_hook(lambda gradient: gradient * float("inf"))
+        return losses
+
+    return forward
+
+
+VAL_EVALUATORS, FORWARD = clip.val_evaluators, ClipObjective.forward
 
 if __name__ == "__main__":
     torch.distributed.init_process_group("gloo")

@@ -28,6 +28,7 @@ def images(num: int) -> torch.Tensor:
     return torch.randint(0, 256, (num, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow  # compiles for a minute
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_blocks_give_equal_gradients_and_are_compiled_a_bounded_number_of_times():
     plain, compiled = tiny(), tiny()
@@ -59,7 +60,7 @@ def test_compiled_blocks_give_equal_gradients_and_are_compiled_a_bounded_number_
 )
 def test_blocks_are_found_in_every_kind_of_tower(name, expected):
     with torch.device("meta"):
-        model = open_clip.create_model(name)
+        model = open_clip.create_model(name, device="meta")
     assert [type(block).__name__ for block in transformer_blocks(model)] == expected
 
 

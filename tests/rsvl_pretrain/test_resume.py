@@ -297,10 +297,11 @@ def test_a_killed_process_ends_the_other_and_one_alone_goes_on(whole, tmp_path):
     assert_same_run(out, reference)
 
 
-def test_sigterm_ends_a_run_after_its_step_with_a_checkpoint(whole, tmp_path):
+@pytest.mark.parametrize(("spoil", "workers"), [("term", "0"), ("group", "2")])
+def test_sigterm_ends_a_run_after_its_step_with_a_checkpoint(whole, tmp_path, spoil, workers):
     data, _ = whole
     out = tmp_path / "run"
-    assert finish(start(data, out, "--workers", "0", spoil="term", **RUN)) == [1]
+    assert finish(start(data, out, "--workers", workers, spoil=spoil, **RUN)) == [1]
     assert "stopped by SIGTERM; the checkpoint of step 3 is saved. Go on with --resume latest." in output(out)
     assert [path.name for path in finished_checkpoints(out)] == ["step_00000003"]
 

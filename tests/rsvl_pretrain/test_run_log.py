@@ -7,7 +7,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rsvl_data.errors import OptionError
+from rsvl_data.errors import DataError, OptionError
 from rsvl_data.loader import LoaderConfig
 from rsvl_pretrain import run_log
 from rsvl_pretrain.model import DualEncoder
@@ -43,7 +43,7 @@ def test_a_step_says_what_happened_in_it(colours, tmp_path):
     first = lines(tmp_path / "run")[0]
     assert set(first) == set(
         "step loss/contrastive loss/total grad_norm grad_norm/image grad_norm/text grad_norm/other lr logit_scale keys_digest "
-        "samples_per_s step_s data_wait_s epoch samples_seen".split()
+        "samples_per_s step_s data_wait_s epoch samples_seen bad_samples".split()
     )
     towers = sum(first[f"grad_norm/{tower}"] ** 2 for tower in ("image", "text", "other"))
     assert towers**0.5 == pytest.approx(first["grad_norm"], rel=1e-5)
@@ -98,3 +98,12 @@ def test_what_is_said_of_a_step():
     assert run_log._described(step) == "loss 1.500, 64 samples/s"
     assert run_log._described({**step, "data_wait_s": 0.5}) == "loss 1.500, 64 samples/s, 25% of the time waiting for data"
     assert run_log._clock(3 * 3600 + 62) == "3:01:02"
+
+
+def test_a_full_disk_says_how_to_go_on(colours, tmp_path, small_disk):
+    out = tmp_path / "run"
+    out.mkdir()
+    with small_disk(out, "64k"):  # no room for a checkpoint, enough for some lines
+        (out / "filler").write_bytes(bytes(56 * 1024))
+        with pytest.raises(DataError, match=r"could not write: .*No space left.* make room and go on with --resume latest"):
+            run(colours, out, steps=400, save_every=400)

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 import train_process
@@ -168,6 +170,20 @@ def test_bad_samples_are_replaced_written_down_and_resumed_exactly(colours, tmp_
     parts = run(colours, tmp_path / "parts", steps=10, max_bad_samples=2, resume="latest")
     assert parts.weights_sha256() == whole.weights_sha256()
     assert (tmp_path / "parts" / "quarantine.jsonl").read_text() == (tmp_path / "whole" / "quarantine.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_write_down_the_same_bad_samples(colours, tmp_path):
+    spoil(colours, 2, 3, 5, 8)
+    words, runs = ("--workers", "0"), {ranks: tmp_path / str(ranks) for ranks in (1, 2)}
+    for ranks, out in runs.items():
+        train_process.train(colours.root, out, *words, ranks=ranks, steps=6, max_bad_samples=4)
+        with pytest.raises(AssertionError, match="samples cannot be used, --train.max-bad-samples allows 2"):
+            train_process.train(colours.root, tmp_path / f"few{ranks}", *words, ranks=ranks, steps=6, max_bad_samples=2)
+    assert (runs[1] / "quarantine.jsonl").read_text() == (runs[2] / "quarantine.jsonl").read_text()
+    assert len((runs[1] / "quarantine.jsonl").read_text().splitlines()) == 4
+    for one, two in zip(metrics(runs[1]), metrics(runs[2]), strict=True):
+        assert (two["keys_digest"], two["bad_samples"]) == (one["keys_digest"], one["bad_samples"])
 
 
 def stop_now(encoder):
