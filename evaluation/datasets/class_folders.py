@@ -22,6 +22,7 @@ from rsvl_data.splits import given_split, split_of_name
 from rsvl_data.table_rows import Fault, column_names, read_rows
 
 _SPLITS = ("train", "val", "test")
+_IMAGE_ENDINGS = tuple(READABLE_SUFFIXES)
 _MAX_DEPTH = 3  # of class folders; fMoW and split folders have one more above or below
 
 
@@ -148,11 +149,9 @@ def _images(below: Path, root: Path, ending: str) -> Iterator[str]:
                 if child.is_dir():
                     if prefix.count("/") <= _MAX_DEPTH:  # a link to a folder above would lead on without end
                         waiting.append((child.path, f"{prefix}{child.name}/"))
-                elif (
-                    prefix
-                    and child.name.lower().endswith(ending)
-                    and os.path.splitext(child.name)[1].lower() in READABLE_SUFFIXES
-                ):
+                    continue
+                name = child.name.lower()
+                if prefix and name.endswith(ending) and name.endswith(_IMAGE_ENDINGS):
                     yield prefix + child.name
 
 
