@@ -61,7 +61,7 @@ def test_mmseg_golden(shared, case):
     assert measures()["mf1"](counts) == pytest.approx(case_of["mathematical_F1"]["mean_over_present"], abs=1e-12)
 
 
-@pytest.mark.parametrize("case", ["all_present", "absent_class", "never_predicted"])
+@pytest.mark.parametrize("case", ["all_present", "absent_class", "never_predicted", "zero_tp"])
 def test_geoseg_golden(shared, case):
     file, _ = golden(shared, "geoseg")
     case_of = file["cases"][case]
