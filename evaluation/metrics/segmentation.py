@@ -164,14 +164,15 @@ def geoseg_metrics(counts: Int[np.ndarray, "c c"]) -> dict[str, float]:
     """Potsdam and Vaihingen as GeoSeg has them: the last class is clutter.
 
     https://github.com/WangLibo1995/GeoSeg/blob/9453fe48209c4626b29e35e61bab93b61212c4b1/vaihingen_test.py
-    mIoU and mF1 leave clutter out but OA keeps it, so here it says so, beside OA over the pixels that are labelled otherwise. mF1 is
-    made of `_harmonic_f1`, as in mmseg.
+    mIoU and mF1 leave clutter out but OA keeps it, so here it says so, beside the two OA without it that others use: without pixels
+    labelled clutter, and also without pixels predicted as clutter. mF1 is made of `_harmonic_f1`, as in mmseg.
     """
     return {
         "mIoU_without_clutter": float(mean_over_classes(iou(counts)[:-1])),
         "mF1_without_clutter": float(mean_over_classes(_harmonic_f1(counts)[:-1])),
         "OA_with_clutter": float(pixel_accuracy(counts)),
         "OA_clutter_labels_dropped": float(_ratio(_hits(counts)[:-1].sum(), counts[:-1].sum())),
+        "OA_clutter_dropped": float(pixel_accuracy(counts[:-1, :-1])),
         "FWIoU": float(frequency_weighted_iou(counts)),
     }
 
