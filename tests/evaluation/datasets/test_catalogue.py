@@ -21,7 +21,7 @@ ENTRIES = {entry.name: entry for entry in catalogue()}
 def test_an_entry_says_all_there_is_to_say(entry):
     assert entry.home.startswith("http") and " " not in entry.home
     assert entry.licence and entry.citation and entry.notes and entry.splits and entry.folders and entry.layouts
-    assert set(entry.tasks) <= {"zero-shot", "retrieval"}
+    assert set(entry.tasks) <= {"zero-shot", "retrieval", "segmentation", "referring"}
     assert len({spelling(label) for label in entry.classes}) == len(entry.classes), "classes that differ in spelling alone"
     assert set(entry.aliases.values()) <= set(entry.classes)
     for split in entry.splits:
