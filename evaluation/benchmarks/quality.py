@@ -56,10 +56,8 @@ def read_scores(path: Path) -> ScoreTable:
             )
     if len(columns["true"]) < 2:
         raise DataError(f"{path} has {len(columns['true'])} rows; a correlation needs at least two")
-    return ScoreTable(
-        *(np.array(columns[name], float) for name in ("predicted", "true")),
-        *(tuple(columns.get(name, ())) for name in ("image", "method")),
-    )
+    predicted, true = np.array(columns["predicted"]), np.array(columns["true"])
+    return ScoreTable(predicted, true, tuple(columns.get("image", ())), tuple(columns.get("method", ())))
 
 
 def _number(value: Any, where: str) -> float:
@@ -75,10 +73,10 @@ def _number(value: Any, where: str) -> float:
 def quality(path: Path, *, num_bootstrap: int = 1000, seed: int = 0) -> Result:
     """plcc, srocc, krocc, rmse, mae pooled over all rows, plcc and rmse after a logistic fit.
 
-    With the columns image and method also the means over methods (`mean_method_srocc`, `mean_method_plcc`; `per_class` holds the srocc of each) and
-    what choosing a method by prediction gives (`recommendation`). Pooled numbers mix differences between methods in and look better.
-    Intervals resample images, rows without the column; fitted values have none, since a thousand fits are slow. A value that does not exist (a constant prediction) is left out and named in
-    `data["undefined"]`. Raises DataError.
+    With the columns image and method also `mean_method_srocc` and `mean_method_plcc`, means over methods (`per_class` holds the srocc
+    of each), and what choosing a method by its prediction gives (`recommendation`). Pooled numbers mix the differences between methods in
+    and look better. Intervals resample images, or rows without that column; fitted values have none, since a thousand fits are slow.
+    A value that does not exist (a constant prediction) is left out and named in `data["undefined"]`. Raises DataError.
     """
     began = time.perf_counter()
     table = read_scores(path)

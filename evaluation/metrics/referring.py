@@ -63,7 +63,7 @@ def referring_statistics(
     if not union.any():
         raise ValueError(f"{len(union)} samples without a pixel in target or prediction: there is nothing to overlap")
     found = {
-        "oiou": share(intersection.astype(np.float64), union.astype(np.float64), unit=unit),
+        "oiou": _overall_iou(intersection, union, np.arange(len(union)) if unit is None else unit),
         "miou": share(sample_ious(intersection, union, protocol), unit=unit),
     }
     if protocol == "lisa":
@@ -72,6 +72,12 @@ def referring_statistics(
         hits = precision_hits(intersection, union, percent, protocol)
         found[f"precision@{percent / 100}"] = share(hits.astype(np.float64), unit=unit)
     return found
+
+
+def _overall_iou(intersection: Int[np.ndarray, "n"], union: Int[np.ndarray, "n"], unit: Int[np.ndarray, "n"]) -> Statistic:
+    """0 in a resample without a single pixel, as the published codes would have it."""
+    hits, pixels = np.bincount(unit, weights=intersection), np.bincount(unit, weights=union)
+    return lambda drawn: (drawn @ hits) / np.maximum(drawn @ pixels, 1)
 
 
 def _lisa_mean(mean: Statistic, num_samples: int) -> Statistic:

@@ -98,6 +98,11 @@ def test_of_nothing():
         referring_metrics(nothing, nothing)
 
 
+def test_a_resample_of_nothing_but_empty_masks():
+    found = intervals(referring_statistics(np.array([5, 0]), np.array([5, 0])), 2)
+    assert (found["oiou"].value, found["oiou"].low) == (1, 0)
+
+
 def test_masks_of_different_size():
     with pytest.raises(ValueError, match="predicted mask is 3 x 2 pixels, the target 2 x 3"):
         mask_overlap(np.zeros((3, 2), bool), np.zeros((2, 3), bool))
