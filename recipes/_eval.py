@@ -26,6 +26,7 @@ from evaluation.report import write_report
 from evaluation.result import Result
 from evaluation.wording import comparison_table, summary_table
 from recipes._eval_datasets import ls
+from recipes._eval_masks import MASK_VERBS
 from recipes.evaluate import suite
 from rsvl_data.shard_cache import ShardCache, default_cache_folder
 from rsvl_data.shards import Dataset
@@ -191,6 +192,7 @@ VERBS = {
     "linear-probe": linear_probe,
     "knn": knn,
     "few-shot": few_shot,
+    **MASK_VERBS,
     "run": run,
     "report": report,
     "ls": ls,
