@@ -3,19 +3,24 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
 from rich.progress import Progress
 
+from evaluation.benchmarks import localization as localization_benchmark
 from evaluation.benchmarks import retrieval as retrieval_benchmark
 from evaluation.benchmarks import zero_shot as zero_shot_benchmark
 from evaluation.comparison import compare_all
 from evaluation.contamination import contamination_of, training_data_of
 from evaluation.data import EvalSet, Head, ShardSet
+from evaluation.datasets.air_slt import open_air_slt
 from evaluation.embed import EvalPrecision
 from evaluation.embedding_cache import EmbeddingCache
+from evaluation.heat_map_files import HeatMapType
+from evaluation.localization_map import SCALES_PX
+from evaluation.metrics.heat_map_peaks import LocalizationProtocol
 from evaluation.metrics.retrieval import RetrievalProtocol
 from evaluation.prompts import PromptProtocol
 from evaluation.report import write_report
@@ -36,8 +41,6 @@ class _Common:
     """dataset folder"""
     out: Path
     """result file to write, .json"""
-    split: str = "test"
-    """split to measure on; choose on val, report on test"""
     batch_size: int = 128
     """images encoded at once"""
     workers: int = 2
@@ -59,11 +62,8 @@ class _Common:
     num_bootstrap: int = 1000
     """resamples behind the 95 % intervals"""
 
-    def measure(self, benchmark: Callable[..., Result], **own: str) -> int:
-        """Run a benchmark with these options and its `own`, write the result, print it."""
-        data: EvalSet = ShardSet(Dataset.open(self.data), self.split)
-        if self.limit is not None:
-            data = Head(data, self.limit)
+    def _measure(self, benchmark: Callable[..., Result], data: Any, images: EvalSet, **own: Any) -> int:
+        """Run a benchmark on `data`, whose images are `images`, with these options and its `own`; write the result, print it."""
         encoder = DualEncoder.load(self.model, self.device)
         common = {name: getattr(self, name) for name in ("batch_size", "workers", "precision", "engine", "seed", "num_bootstrap")}
         with Progress(transient=True) as bar:
@@ -76,7 +76,7 @@ class _Common:
                 cache=None if self.cache is None else EmbeddingCache(self.cache),
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
-        seen = contamination_of(data, training_data_of(self.model, self.trained_on))
+        seen = contamination_of(images, training_data_of(self.model, self.trained_on))
         result = replace(result, contamination=seen)
         result.save(self.out)
         print(summary_table([result]))
@@ -85,17 +85,45 @@ class _Common:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShot(_Common):
+class _OfSplit(_Common):
+    split: str = "test"
+    """split to measure on; choose on val, report on test"""
+
+    def measure(self, benchmark: Callable[..., Result], **own: str) -> int:
+        data: EvalSet = ShardSet(Dataset.open(self.data), self.split)
+        if self.limit is not None:
+            data = Head(data, self.limit)
+        return self._measure(benchmark, data, data, **own)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShot(_OfSplit):
     protocol: PromptProtocol = "rsvl"
     """prompts and their averaging"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retrieval(_Common):
+class Retrieval(_OfSplit):
     protocol: RetrievalProtocol = "rsvl"
     """what counts as found; numbers under different protocols do not compare"""
     lang: str = "en"
     """language of the captions"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localization(_Common):
+    data: Path
+    """folder of anno.json and scenes, in the layout of AIR-SLT"""
+    limit: int | None = None
+    """only the first queries"""
+    protocol: LocalizationProtocol = "rsvl"
+    """rsvl, or the authors' own code; numbers under different protocols do not compare"""
+    scales_px: tuple[int, ...] = SCALES_PX
+    """sides of the windows, even numbers of pixels"""
+    heat_maps: Path | None = None
+    """folder for a GeoTIFF and a picture of every query's heat map; left out, none is written"""
+    heat_map_type: HeatMapType = "uint8"
+    """of the GeoTIFFs: uint8 is 0 to 255, float32 is 0 to 1"""
 
 
 def zero_shot(options: tyro.conf.OmitArgPrefixes[ZeroShot]) -> int:
@@ -106,6 +134,16 @@ def zero_shot(options: tyro.conf.OmitArgPrefixes[ZeroShot]) -> int:
 def retrieval(options: tyro.conf.OmitArgPrefixes[Retrieval]) -> int:
     """Image-text retrieval both ways: R@1/5/10, mean recall, median rank."""
     return options.measure(retrieval_benchmark.retrieval, protocol=options.protocol, lang=options.lang)
+
+
+def localization(options: tyro.conf.OmitArgPrefixes[Localization]) -> int:
+    """Semantic localisation in large scenes: Rsu, Ras, Rda, Rmi, and heat maps."""
+    data = open_air_slt(options.data)
+    if options.limit is not None:
+        data = data.head(options.limit)
+    names = ("protocol", "scales_px", "heat_maps", "heat_map_type")
+    own = {name: getattr(options, name) for name in names}
+    return options._measure(localization_benchmark.localization, data, data.scenes, **own)
 
 
 def report(
@@ -139,4 +177,4 @@ def run(options: tyro.conf.OmitArgPrefixes[suite.Options]) -> int:
     return 0
 
 
-VERBS = {"zero-shot": zero_shot, "retrieval": retrieval, "run": run, "report": report, "ls": ls}
+VERBS = {"zero-shot": zero_shot, "retrieval": retrieval, "localization": localization, "run": run, "report": report, "ls": ls}

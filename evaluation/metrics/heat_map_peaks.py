@@ -6,9 +6,7 @@ A map is uint8. Sums and maxima over a window cost the same for every window, si
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt8
-
-from rsvl_data.errors import OptionError
+from jaxtyping import Bool, Int32, UInt8
 
 LocalizationProtocol = Literal["rsvl", "semantic_localization_metrics"]
 
@@ -35,8 +33,6 @@ def peaks(heat_map: UInt8[np.ndarray, "h w"], protocol: LocalizationProtocol = "
 
     Peaks with less than half of the highest grey level (255) are left out; a map without any has none.
     """
-    if protocol not in BOX_PX:
-        raise OptionError(f"unknown protocol {protocol!r}; allowed: {', '.join(BOX_PX)}")
     smooth = heat_map
     for _ in range(NUM_SMOOTHINGS):
         smooth = box_filter(smooth, BOX_PX[protocol])
@@ -57,16 +53,26 @@ def box_filter(image: UInt8[np.ndarray, "h w"], size_px: int) -> UInt8[np.ndarra
     filtered = np.empty_like(image)
     for top in range(0, len(image), _BAND_ROWS):  # a whole scene of sums would take four times its memory, and miss the caches
         band = padded[top : top + _BAND_ROWS + size_px - 1]
-        sums = _window_sums(_window_sums(band, size_px).T, size_px).T
-        filtered[top : top + _BAND_ROWS] = np.rint(sums * (1 / size_px**2))
+        means = _across(_down(band, size_px), size_px) * (1 / size_px**2)
+        filtered[top : top + _BAND_ROWS] = np.rint(means, out=means)
     return filtered
 
 
-def _window_sums(values: np.ndarray, size_px: int) -> np.ndarray:
-    """Down the columns. Differences of running sums are right even where these wrap around."""
-    running = np.cumsum(values, axis=0, dtype=np.int32)
-    sums = running[size_px - 1 :].copy()
-    sums[1:] -= running[:-size_px]
+def _down(values: UInt8[np.ndarray, "h w"], size_px: int) -> Int32[np.ndarray, "r w"]:
+    """Sums of `size_px` rows: one comes in, one goes out."""
+    sums = np.empty((len(values) - size_px + 1, values.shape[1]), dtype=np.int32)
+    sums[0] = values[:size_px].sum(0, dtype=np.int32)
+    for row in range(1, len(sums)):
+        np.add(sums[row - 1], values[row + size_px - 1], out=sums[row])
+        sums[row] -= values[row - 1]
+    return sums
+
+
+def _across(values: Int32[np.ndarray, "r w"], size_px: int) -> Int32[np.ndarray, "r c"]:
+    """Sums of `size_px` columns. Differences of running sums are right even where these wrap around."""
+    running = np.cumsum(values, axis=1, dtype=np.int32)
+    sums = running[:, size_px - 1 :].copy()
+    sums[:, 1:] -= running[:, :-size_px]
     return sums
 
 

@@ -62,7 +62,8 @@ def localization(
 
     Regions that cover the whole map leave nothing to tell apart: rsu is 0. Raises BadRegions as `region_mask` does.
     """
-    mask = region_mask(regions, *heat_map.shape, protocol)
+    height, width = heat_map.shape
+    mask = region_mask(regions, height, width, protocol)
     candidates = peaks(heat_map, protocol)
     circles = [circle_around(region) for region in regions]
     return Localization(
