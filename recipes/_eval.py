@@ -1,13 +1,11 @@
 """`rsvl eval ...`: numbers of a model on a dataset, and one page of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
-from rich.progress import Progress
 
 from evaluation.benchmarks import few_shot as few_shot_benchmark
 from evaluation.benchmarks import knn as knn_benchmark
@@ -15,29 +13,24 @@ from evaluation.benchmarks import linear_probe as linear_probe_benchmark
 from evaluation.benchmarks import retrieval as retrieval_benchmark
 from evaluation.benchmarks import zero_shot as zero_shot_benchmark
 from evaluation.comparison import compare_all
-from evaluation.contamination import contamination_of, training_data_of
 from evaluation.data import EvalSet, Head
 from evaluation.datasets import open_dataset
-from evaluation.embed import EvalPrecision
-from evaluation.embedding_cache import EmbeddingCache
 from evaluation.metrics.retrieval import RetrievalProtocol
 from evaluation.prompts import PromptProtocol
 from evaluation.report import write_report
 from evaluation.result import Result
 from evaluation.wording import comparison_table, summary_table
 from recipes._eval_datasets import ls
+from recipes._eval_localization import localization
 from recipes._eval_masks import MASK_VERBS
+from recipes._eval_measured import Measured
 from recipes.evaluate import suite
 from rsvl_data.shard_cache import ShardCache, default_cache_folder
 from rsvl_data.shards import Dataset
-from rsvl_data.transforms import Engine
-from rsvl_pretrain.model import DualEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Common:
-    model: str
-    """run folder, export folder, hf-hub:org/name, ARCHITECTURE,TAG"""
+class _Common(Measured):
     data: str
     """dataset folder or its address (hf://datasets/org/name, s3://bucket/path, https://...), a name that `rsvl eval ls` lists, wds:PATH or
     hub:org/name"""
@@ -45,58 +38,19 @@ class _Common:
     """folder where shards of data at an address are kept; all processes of a machine share it"""
     data_cache_gib: float = ShardCache.size_gib
     """the most it may take; what was used longest ago is removed"""
-    out: Path
-    """result file to write, .json"""
     root: Path = Path()
     """folder that holds the datasets that go by a name"""
     split: str | None = None
     """split to measure on: choose on val, report on test; left out, test, or what the papers measure a public dataset on"""
-    batch_size: int = 128
-    """images encoded at once"""
-    workers: int = 2
-    """threads that read and decode ahead"""
-    precision: EvalPrecision = "fp32"
-    """of the towers"""
-    engine: Engine = "exact"
-    """decoding of images: exact gives open_clip's own pixels, fast is within a grey level or two"""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """where the model runs"""
     limit: int | None = None
     """only the first images of the split"""
-    cache: Path | None = None
-    """folder of image embeddings: what is in it is not encoded again, whatever the task; left out, nothing is kept"""
-    trained_on: tuple[str, ...] = ()
-    """datasets the model was trained on, where its folder does not say; looked up in known overlaps"""
-    seed: int = 0
-    """of the bootstrap and of the examples shown"""
-    num_bootstrap: int = 1000
-    """resamples behind the 95 % intervals"""
 
     def measure(self, benchmark: Callable[..., Result], *before: EvalSet, **own: Any) -> int:
-        """Run a benchmark with these options and its `own`, write the result, print it. `before` are splits it takes before the one that
-        is measured."""
+        """`before` are splits the benchmark takes before the one that is measured, `own` its own options."""
         data = self.opened(self.split)
         if self.limit is not None:
             data = Head(data, self.limit)
-        encoder = DualEncoder.load(self.model, self.device)
-        common = {name: getattr(self, name) for name in ("batch_size", "workers", "precision", "engine", "seed", "num_bootstrap")}
-        with Progress(transient=True) as bar:
-            task = bar.add_task("encoding images", total=None)
-            result = benchmark(
-                encoder,
-                *before,
-                data,
-                **common,
-                **own,
-                cache=None if self.cache is None else EmbeddingCache(self.cache),
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-        seen = contamination_of(data, training_data_of(self.model, self.trained_on))
-        result = replace(result, contamination=seen)
-        result.save(self.out)
-        print(summary_table([result]))
-        print(f"result: {self.out}")
-        return 0
+        return self.measure_images(benchmark, *before, data, images=data, **own)
 
     def opened(self, split: str | None) -> EvalSet:
         return open_dataset(self.data, self.root, split, ShardCache(self.data_cache, self.data_cache_gib))
@@ -192,6 +146,7 @@ VERBS = {
     "linear-probe": linear_probe,
     "knn": knn,
     "few-shot": few_shot,
+    "localization": localization,
     **MASK_VERBS,
     "run": run,
     "report": report,
