@@ -27,6 +27,7 @@ _USAGE = """rsvl: archives -> image-text shards -> CLIP-type checkpoints -> numb
   rsvl data stats DATASET        counts, sizes, words; `rsvl data browse DATASET` makes a page of samples
   rsvl data rate DATASET         a page on which people rate captions; `rsvl data agreement CSV...` says how far they agree
   rsvl eval zero-shot|retrieval  measure a model; `rsvl eval report` makes one page of results
+  rsvl segment predict           a mask of a picture or a GeoTIFF, from class names
   rsvl card model RUN            write the model card of a run
   rsvl --version
 """
@@ -35,7 +36,7 @@ _USAGE = """rsvl: archives -> image-text shards -> CLIP-type checkpoints -> numb
 def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    for ours in ("rsvl_data", "rsvl_pretrain", "evaluation", "cards", "recipes"):
+    for ours in ("rsvl_data", "rsvl_pretrain", "rsvl_segment", "evaluation", "cards", "recipes"):
         logging.getLogger(ours).setLevel(logging.INFO)
     try:
         return _dispatch(words)
@@ -134,6 +135,7 @@ def _group(name: str, module: str) -> Callable[[list[str]], int]:
 _GROUPS: dict[str, Callable[[list[str]], int]] = {
     "data": _group("data", "recipes._data"),
     "eval": _group("eval", "recipes._eval"),
+    "segment": _group("segment", "recipes._segment"),
     "card": _group("card", "recipes._card"),
 }
 
