@@ -169,13 +169,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name, value", OTHERS.items())
 def test_every_option_changes_the_outcome(encoder, picture, name, value):
-    base = (
-        SegmentOptions(scale=0.5)
-        if name == "antialias"
-        else SegmentOptions(window_px=28)
-        if name == "window_input"
-        else SegmentOptions()
-    )
+    base = {"antialias": SegmentOptions(scale=0.5), "window_input": SegmentOptions(window_px=24)}.get(name, SegmentOptions())
 
     def outcome(options):
         bands = list(Segmenter(encoder, CLASSES, options).bands([picture(72, 88)]))
