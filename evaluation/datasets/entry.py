@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from evaluation.data import EvalSet
 from rsvl_data.errors import DataError
 
-Task = Literal["zero-shot", "retrieval"]
+Task = Literal["zero-shot", "retrieval", "segmentation", "referring"]
 
 
 @dataclass(frozen=True)
