@@ -22,6 +22,7 @@ from evaluation.report import write_report
 from evaluation.result import Result
 from evaluation.wording import comparison_table, summary_table
 from recipes._eval_datasets import ls
+from recipes._eval_open_vocabulary import open_vocabulary_verb
 from recipes.evaluate import suite
 from rsvl_data.shards import Dataset
 from rsvl_data.transforms import Engine
@@ -139,4 +140,11 @@ def run(options: tyro.conf.OmitArgPrefixes[suite.Options]) -> int:
     return 0
 
 
-VERBS = {"zero-shot": zero_shot, "retrieval": retrieval, "run": run, "report": report, "ls": ls}
+VERBS = {
+    "zero-shot": zero_shot,
+    "retrieval": retrieval,
+    "open-vocabulary": open_vocabulary_verb,
+    "run": run,
+    "report": report,
+    "ls": ls,
+}

@@ -17,7 +17,7 @@ from rsvl_segment.classes import OPENAI_TEMPLATES, Classes
 from rsvl_segment.mask_writer import check_mask_path
 from rsvl_segment.protocols import Prompts, Protocol, SegmentOptions, Upsampling, protocol_options
 from rsvl_segment.scenes import GeoTiff, Pixels, open_picture
-from rsvl_segment.segmenter import Segmenter
+from rsvl_segment.segmenter import Precision, Segmenter
 
 PROMPTS: dict[Prompts, tuple[str, ...]] = {"openai_imagenet": OPENAI_TEMPLATES, "rsvl": RSVL.templates}
 
@@ -54,6 +54,8 @@ class Predict:
     """class that pixels below the threshold get; left out, they get none (255)"""
     batch_size: int = 16
     """windows encoded at once"""
+    precision: Precision = "fp32"
+    """of the image tower"""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """where the model runs"""
 
@@ -79,6 +81,7 @@ def predict(options: tyro.conf.OmitArgPrefixes[Predict]) -> int:
             templates=PROMPTS[options.prompts],
             background=background,
             batch_size=options.batch_size,
+            precision=options.precision,
         )
         tags = {"MODEL": options.model, "OPTIONS": json.dumps({**asdict(segmenter.options), "prompts": options.prompts})}
         task = bar.add_task("segmenting rows", total=picture.height)

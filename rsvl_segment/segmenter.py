@@ -8,7 +8,7 @@ An image is read, segmented and handed out by bands of rows, from top to bottom,
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from rsvl_segment.resample import RowResizer, resized_rows
 from rsvl_segment.upsample import bilinear, joint_bilateral
 from rsvl_segment.windows import RowMerger, Window, padding, row_chunks, spans
 
+Precision = Literal["fp32", "bf16"]
 DEFAULT_OPTIONS = SegmentOptions()
 
 
@@ -71,6 +72,7 @@ class Segmenter:
 
     background     class that pixels below the threshold get; None: they get `NO_CLASS` (255)
     batch_size     windows that go through the image tower at once
+    precision      of the image tower: fp32, or bf16 by autocast
     """
 
     def __init__(
@@ -82,12 +84,13 @@ class Segmenter:
         templates: Sequence[str] = OPENAI_TEMPLATES,
         background: int | None = None,
         batch_size: int = 16,
+        precision: Precision = "fp32",
         queries: Float[Tensor, "q d"] | None = None,
     ):
         if batch_size < 1:
             raise OptionError(f"batch_size {batch_size}; it must be at least 1")
         self.encoder, self.classes, self.batch_size, self.background = encoder, classes, batch_size, background
-        self.patch = patch_size_px(encoder.model)
+        self.precision, self.patch = precision, patch_size_px(encoder.model)
         self.options = _resolved(options, encoder)
         encoder.model.eval()
         self.queries = text_queries(encoder, classes, templates) if queries is None else queries.to(encoder.device)
@@ -156,10 +159,15 @@ class Segmenter:
         seen = padded
         if options.window_input == "tower_size" and tuple(padded.shape[-2:]) != _tower_size(self.encoder):
             seen = bilinear(padded, _tower_size(self.encoder))
-        if not options.class_token_weight:
-            return self._cosines(encode_dense(self.encoder.model, seen, options.head)), padded
-        token, dense = encode_dense_and_class_token(self.encoder.model, seen, options.head)
-        return self._cosines(dense) + options.class_token_weight * self._cosines(token[..., None, None]), padded
+        with torch.autocast(self.encoder.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            if options.class_token_weight:
+                token, dense = encode_dense_and_class_token(self.encoder.model, seen, options.head)
+            else:
+                token, dense = None, encode_dense(self.encoder.model, seen, options.head)
+        logits = self._cosines(dense)
+        if token is not None:
+            logits = logits + options.class_token_weight * self._cosines(token[..., None, None])
+        return logits, padded
 
     def _cosines(self, dense: Float[Tensor, "b d h w"]) -> Float[Tensor, "b q h w"]:
         return torch.einsum("bdhw,qd->bqhw", F.normalize(dense.float(), dim=1), self.queries)
