@@ -41,20 +41,18 @@ def predict(
     height, width = picture.height, picture.width
     counts = np.zeros(256, np.int64)
     step = -(-max(height, width) // OVERLAY_PX)
-    seen: list[np.ndarray] = []
+    small = np.full((-(-height // step), -(-width // step)), NO_CLASS, np.uint8)
     with open_mask(out, (height, width), segmenter.classes, place=picture.place, tags=tags or {}) as mask:
         for band in segmenter.bands([picture]):
             end = band.row + len(band.classes)
             ids = np.where(picture.valid(band.row, end), band.classes.numpy(), np.uint8(NO_CLASS))
             mask.write(band.row, ids)
             counts += np.bincount(ids.ravel(), minlength=256)
-            if overlay is not None:
-                seen.append(ids[-band.row % step :: step, ::step])
+            small[-(-band.row // step) : -(-end // step)] = ids[-band.row % step :: step, ::step]
             progress(end, height)
     shares = {name: float(counts[index] / counts.sum()) for index, name in enumerate(segmenter.classes.names)}
     if overlay is not None:
-        ids = np.concatenate(seen)
-        write_atomically(overlay, overlay_png(_thumbnail(picture, ids.shape), ids, segmenter.classes, shares))
+        write_atomically(overlay, overlay_png(_thumbnail(picture, small.shape), small, segmenter.classes, shares))
     return Predicted(height, width, shares, float(counts[NO_CLASS] / counts.sum()))
 
 
