@@ -99,7 +99,10 @@ def _png(
     whole = _WholeMask(np.full(size, NO_CLASS, np.uint8))
     yield whole
     image = Image.fromarray(whole.ids)
-    image.putpalette([value for colour in classes.palette() for value in colour])
+    colours = [value for colour in classes.palette() for value in colour]
+    image.putpalette(
+        colours + [0] * (768 - len(colours))
+    )  # all 256: with fewer Pillow stores fewer bits, and 255 becomes a class
     info = PngInfo()
     for name, text in tags.items():
         info.add_itxt(name, text)

@@ -79,6 +79,15 @@ def test_a_png_has_the_palette(tmp_path, segmenter, picture):
     assert json.loads(mask.text["CLASSES"]) == list(CLASSES.names)
 
 
+def test_a_png_keeps_what_has_no_class(tmp_path):
+    rows = np.array([[0, 1, NO_CLASS], [2, NO_CLASS, 0]], np.uint8)
+    with open_mask(tmp_path / "mask.png", (2, 3), CLASSES, place={}, tags={}) as mask:
+        mask.write(0, rows[:1])
+        mask.write(1, rows[1:])
+    with Image.open(tmp_path / "mask.png") as written:
+        np.testing.assert_array_equal(np.asarray(written), rows)
+
+
 def test_pixels_without_data_get_no_class(tmp_path, segmenter, picture):
     pixels = picture(64, 64).pixels.copy()
     pixels[pixels == 0] = 1
