@@ -70,4 +70,4 @@ def measurements(suite: SuiteName) -> tuple[Measurement, ...]:
 
 def _own() -> tuple[Measurement, ...]:
     tasks: dict[str, Literal["zero_shot", "retrieval"]] = {"zero-shot": "zero_shot", "retrieval": "retrieval"}
-    return tuple(Measurement(tasks[task], entry.name, "rsvl") for entry in catalogue() for task in entry.tasks)
+    return tuple(Measurement(tasks[task], entry.name, "rsvl") for entry in catalogue() for task in entry.tasks if task in tasks)

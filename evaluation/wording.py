@@ -33,6 +33,12 @@ _METRICS = {
     "expected_calibration_error": MetricWords(
         "Calibration error", "How far the model's confidence is from how often it is right, on average; 0 is best."
     ),
+    "miou": MetricWords("Mean IoU", "Average over classes of the pixels in both masks over the pixels in either."),
+    "oiou": MetricWords("Overall IoU", "All pixels in both masks over all in either; large objects count more."),
+    "plcc": MetricWords("Pearson correlation", "Of predicted and true quality.", percent=False),
+    "srocc": MetricWords("Spearman correlation", "Of the ranks of predicted and true quality.", percent=False),
+    "krocc": MetricWords("Kendall correlation", "Tau-b of predicted and true quality.", percent=False),
+    "plcc_fitted": MetricWords("Pearson correlation, fitted", "After a logistic curve of four parameters.", percent=False),
 }
 _RETRIEVAL_SIDES = {
     "image_retrieval_": ("Text to image", "image", "a caption"),
@@ -44,6 +50,9 @@ _TASKS = {
     "linear_probe": "Linear probe",
     "knn": "Nearest neighbours",
     "few_shot": "Few-shot classification",
+    "segmentation": "Semantic segmentation",
+    "referring": "Referring segmentation",
+    "quality": "Predicted quality of segmentation",
 }
 _FEW_SHOT = re.compile(r"acc1_(\d+)_shot")
 

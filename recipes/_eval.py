@@ -22,6 +22,7 @@ from evaluation.report import write_report
 from evaluation.result import Result
 from evaluation.wording import comparison_table, summary_table
 from recipes._eval_datasets import ls
+from recipes._eval_masks import MASK_VERBS
 from recipes._eval_open_vocabulary import open_vocabulary_verb
 from recipes.evaluate import suite
 from rsvl_data.shards import Dataset
@@ -147,4 +148,5 @@ VERBS = {
     "run": run,
     "report": report,
     "ls": ls,
+    **MASK_VERBS,
 }

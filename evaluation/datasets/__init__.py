@@ -1,6 +1,7 @@
 """Datasets to measure on, by name: public ones in the layouts of their authors, our shards, webdatasets of CLIP_benchmark, the Hub.
 
-`catalogue` is what is known by name; docs/datasets.md is made of it. A new dataset is one entry in `scene_sets` or `caption_sets`.
+`catalogue` is what is known by name; docs/datasets.md is made of it. A new dataset is one entry in `scene_sets`, `caption_sets`,
+`segmentation.sets` or `referring_sets`.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,9 @@ from evaluation.data import EvalSet, ShardSet
 from evaluation.datasets.caption_sets import CAPTION_SETS
 from evaluation.datasets.entry import DatasetEntry, OfficialSplit, spelling
 from evaluation.datasets.hub import HubSet
+from evaluation.datasets.referring_sets import REFERRING_SETS
 from evaluation.datasets.scene_sets import SCENE_SETS
+from evaluation.datasets.segmentation.sets import SEGMENTATION_SETS
 from evaluation.datasets.web_dataset import WebDatasetSet
 from rsvl_data.errors import OptionError
 from rsvl_data.shards import Dataset
@@ -20,7 +23,7 @@ __all__ = ["DatasetEntry", "OfficialSplit", "catalogue", "open_dataset"]
 
 
 def catalogue() -> Sequence[DatasetEntry]:
-    return (*SCENE_SETS, *CAPTION_SETS)
+    return (*SCENE_SETS, *CAPTION_SETS, *SEGMENTATION_SETS, *REFERRING_SETS)
 
 
 def open_dataset(name: str, root: Path, split: str | None = None) -> EvalSet:

@@ -6,6 +6,7 @@ that is constant has no correlation: nan, never 0.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,8 @@ def quality_scores(predicted: Float[np.ndarray, "n"], true: Float[np.ndarray, "n
     """
     _refuse_unusable(predicted, true)
     fitted = fit_logistic(predicted, true)
-    return {
-        "plcc": _correlation(pearsonr, predicted, true),
-        "srocc": _correlation(spearmanr, predicted, true),
-        "krocc": _correlation(kendalltau, predicted, true),
-        "rmse": _rmse(predicted, true),
-        "mae": float(np.abs(predicted - true).mean()),
-        "plcc_fitted": np.nan if fitted is None else _correlation(pearsonr, fitted, true),
+    return {name: of(predicted, true) for name, of in RAW_SCORES.items()} | {
+        "plcc_fitted": np.nan if fitted is None else RAW_SCORES["plcc"](fitted, true),
         "rmse_fitted": np.nan if fitted is None else _rmse(fitted, true),
     }
 
@@ -52,6 +48,15 @@ def _correlation(of: Callable[..., Any], predicted: np.ndarray, true: np.ndarray
 
 def _rmse(predicted: np.ndarray, true: np.ndarray) -> float:
     return float(np.sqrt(np.mean((predicted - true) ** 2)))
+
+
+RAW_SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "plcc": partial(_correlation, pearsonr),
+    "srocc": partial(_correlation, spearmanr),
+    "krocc": partial(_correlation, kendalltau),
+    "rmse": _rmse,
+    "mae": lambda predicted, true: float(np.abs(predicted - true).mean()),
+}
 
 
 def fit_logistic(predicted: Float[np.ndarray, "n"], true: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"] | None:

@@ -143,11 +143,10 @@ def _mean_of(per_class: Measure, classes: Sequence[int] | None) -> Measure:
     return lambda counts: mean_over_classes(per_class(counts), classes)
 
 
-def over_images(measure: Measure, per_image: Int[np.ndarray, "n c c"]) -> Statistic:
-    """The measure of the images drawn, for `evaluation.bootstrap.intervals`: their matrices are summed first, as in the whole set."""
-    n, num_classes, _ = per_image.shape
-    flat = per_image.reshape(n, -1).astype(np.float64)  # exact up to 2**53 pixels
-    return lambda drawn: measure((drawn @ flat).reshape(-1, num_classes, num_classes))
+def over_images(measure: Measure, per_image: Int[np.ndarray, "n *counts"]) -> Statistic:
+    """The measure of the images drawn, for `evaluation.bootstrap.intervals`: their counts are summed first, as in the whole set."""
+    flat = per_image.reshape(len(per_image), -1).astype(np.float64)  # exact up to 2**53 pixels
+    return lambda drawn: measure((drawn @ flat).reshape(-1, *per_image.shape[1:]))
 
 
 def mmseg_metrics(counts: Int[np.ndarray, "c c"]) -> dict[str, float]:

@@ -86,7 +86,7 @@ def test_what_cannot_be(model, image, options, status, message, capsys):
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     out = tmp_path_factory.mktemp("scenes") / "dataset"
-    assert main(["run", "data/scenes", "--out", str(out), "--num", "30", "--size-px", "64"]) == 0
+    assert main(["run", "data/scenes", "--out", str(out), "--num", "12", "--size-px", "64", "--val", "0.3", "--test", "0.3"]) == 0
     return out
 
 

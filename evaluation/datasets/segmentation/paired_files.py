@@ -40,16 +40,19 @@ class PairedFiles:
     tiles: Tiles | None = None
 
     def matches(self, folder: Path, entry: DatasetEntry) -> bool:
-        return any(self._is_there(folder, word) for word in self.splits.values())
+        return any(self._is_there(folder, split) for split in self.splits)
 
-    def _is_there(self, folder: Path, word: str) -> bool:
+    def _is_there(self, folder: Path, split: str) -> bool:
+        """Whether it has masks: images of a split whose labels are withheld cannot be measured on."""
+        word = self.splits[split]
         if self.lists and not (folder / self.lists.format(split=word)).is_file():
             return False
-        pattern = re.compile(self.image.replace("{split}", re.escape(word)))
-        return any(pattern.fullmatch(path) for path in _files(folder))
+        pattern = re.compile(self.mask.replace("{split}", re.escape(word)))
+        found = filter(None, map(pattern.fullmatch, _files(folder)))
+        return any(split not in self.only or _key(match) in self.only[split] for match in found)
 
     def open(self, folder: Path, split: str | None, entry: DatasetEntry) -> EvalSet:
-        there = [name for name, word in self.splits.items() if self._is_there(folder, word)]
+        there = [name for name in self.splits if self._is_there(folder, name)]
         chosen = choose(split, there[0], there, entry, folder)
         word = re.escape(self.splits[chosen])
         files = sorted(_files(folder))
@@ -109,11 +112,15 @@ def _by_key(files: list[str], pattern: str, folder: Path) -> dict[str, str]:
     for path in files:
         match = compiled.fullmatch(path)
         if match:
-            key = "_".join(group for group in match.groups() if group)
+            key = _key(match)
             if key in found:
                 raise DataError(f"{folder}: {path} and {found[key]} are both {key}. Remove one of them")
             found[key] = path
     return found
+
+
+def _key(match: re.Match[str]) -> str:
+    return "_".join(group for group in match.groups() if group)
 
 
 def _files(folder: Path, prefix: str = "", depth: int = 0) -> Iterator[str]:

@@ -21,7 +21,7 @@ ENTRIES = {entry.name: entry for entry in catalogue()}
 def test_an_entry_says_all_there_is_to_say(entry):
     assert entry.home.startswith("http") and " " not in entry.home
     assert entry.licence and entry.citation and entry.notes and entry.splits and entry.folders and entry.layouts
-    assert set(entry.tasks) <= {"zero-shot", "retrieval"}
+    assert set(entry.tasks) <= {"zero-shot", "retrieval", "segmentation", "referring"}
     assert len({spelling(label) for label in entry.classes}) == len(entry.classes), "classes that differ in spelling alone"
     assert set(entry.aliases.values()) <= set(entry.classes)
     for split in entry.splits:
@@ -94,7 +94,7 @@ def test_the_verb(tmp_path, capsys):
     grow_images(tmp_path, [f"aid/{label}/1.jpg" for label in ENTRIES["aid"].classes])
     assert main(["eval", "ls", "--root", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "1 of 19 found under" in out and "sydney-captions" in out
+    assert f"1 of {len(ENTRIES)} found under" in out and "sydney-captions" in out
     assert main(["eval", "ls"]) == 0
     assert "where to get it" in capsys.readouterr().out
     assert main(["eval", "ls", "--root", str(tmp_path / "nowhere")]) == 2
