@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 
-from evaluation.benchmarks.identity import as_metric, origin
-from evaluation.bootstrap import Statistic, intervals
+from evaluation.benchmarks.identity import origin
+from evaluation.benchmarks.segmentation import segmentation_metrics
 from evaluation.datasets.segmentation.masked_files import SegmentationSet
 from evaluation.embed import EvalPrecision, Progress, no_progress
-from evaluation.metrics.boundary import boundary_counts, boundary_f1, csurka_tolerance_px
-from evaluation.metrics.segmentation import SegmentationCounts, iou, mean_over_classes, measures, over_images
+from evaluation.metrics.boundary import boundary_counts, csurka_tolerance_px
+from evaluation.metrics.segmentation import SegmentationCounts, iou, mean_over_classes
 from evaluation.prompts import CLIP_BENCHMARK_DEFAULT, RSVL, PromptSet, prompt_set_id
-from evaluation.result import Metric, Result
+from evaluation.result import Result
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.shards import write_atomically
 from rsvl_segment.classes import Classes
@@ -173,14 +173,18 @@ def open_vocabulary(
             edges.append(boundary_counts(mapped.truth, predicted, len(data.classes), tolerance_px, data.ignore_index))
             keys.append(data.items[index].key)
     per_image = _stacked(counts, data)
-    found = _metrics(per_image, np.stack(edges), num_bootstrap, seed)
+    has_edges = any(edge[:, ::2].any() for edge in edges)  # true or predicted
+    metrics = segmentation_metrics(
+        counts, "rsvl", range(len(data.classes)), np.stack(edges) if has_edges else None, num_bootstrap, seed
+    )
+    chance = _chance(per_image.sum(0))
     classes_iou = iou(per_image.sum(0))
     facts = {"without_labels": counts.num_without_labels}
     return Result(
         task="open_vocabulary",
         protocol=setting.protocol,
         n=len(per_image),
-        metrics=found,
+        metrics={name: replace(metric, chance=chance.get(name)) for name, metric in metrics.items()},
         per_class={name: float(value) for name, value in zip(data.classes, classes_iou) if not np.isnan(value)},
         prompts=prompt_set_id(setting.prompts),
         seed=seed,
@@ -272,22 +276,6 @@ def _stacked(counts: SegmentationCounts, data: SegmentationSet) -> Int[np.ndarra
         return counts.stacked()
     except ValueError as error:
         raise DataError(f"{data.name}, split {data.split!r}: {error}") from error
-
-
-def _metrics(
-    per_image: Int[np.ndarray, "n c c"], edges: Int[np.ndarray, "n c 4"], num_bootstrap: int, seed: int
-) -> dict[str, Metric]:
-    n, num_classes = len(per_image), per_image.shape[1]
-    flat_edges = edges.reshape(n, -1).astype(np.float64)
-
-    def boundaries(drawn: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b"]:
-        return mean_over_classes(boundary_f1((drawn @ flat_edges).reshape(-1, num_classes, 4)))
-
-    statistics: dict[str, Statistic] = {name: over_images(measure, per_image) for name, measure in measures().items()}
-    has_edges = bool(edges[..., 0].any() or edges[..., 2].any())
-    found = intervals(statistics | ({"boundary_f1": boundaries} if has_edges else {}), n, num_bootstrap=num_bootstrap, seed=seed)
-    chance = _chance(per_image.sum(0))
-    return {name: as_metric(interval, chance.get(name)) for name, interval in found.items()}
 
 
 def _chance(counts: Int[np.ndarray, "c c"]) -> dict[str, float]:
