@@ -24,6 +24,7 @@ from recipes._eval_datasets import ls
 from recipes._eval_localization import localization
 from recipes._eval_masks import MASK_VERBS
 from recipes._eval_measured import Measured
+from recipes._eval_open_vocabulary import open_vocabulary_verb
 from recipes.evaluate import suite
 from rsvl_data.shard_cache import ShardCache, default_cache_folder
 from rsvl_data.shards import Dataset
@@ -147,6 +148,7 @@ VERBS = {
     "knn": knn,
     "few-shot": few_shot,
     "localization": localization,
+    "open-vocabulary": open_vocabulary_verb,
     **MASK_VERBS,
     "run": run,
     "report": report,

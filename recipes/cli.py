@@ -27,6 +27,7 @@ _USAGE = """rsvl: archives -> image-text shards -> CLIP-type checkpoints -> numb
   rsvl data signature DATASET    hashes of its images, by which a test set can tell what a model has seen
   rsvl eval run SUITE            measure models on many datasets; `rsvl eval ls` lists these, `rsvl eval --help` the single tasks
   rsvl eval report RESULTS       one page of results
+  rsvl segment predict           a mask of a picture or a GeoTIFF, from class names
   rsvl card model RUN            write the model card of a run
   rsvl --version
 """
@@ -35,7 +36,7 @@ _USAGE = """rsvl: archives -> image-text shards -> CLIP-type checkpoints -> numb
 def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    for ours in ("rsvl_data", "rsvl_pretrain", "evaluation", "cards", "recipes"):
+    for ours in ("rsvl_data", "rsvl_pretrain", "rsvl_segment", "evaluation", "cards", "recipes"):
         logging.getLogger(ours).setLevel(logging.INFO)
     try:
         return _dispatch(words)
@@ -138,6 +139,7 @@ def _group(name: str, module: str) -> Callable[[list[str]], int]:
 _GROUPS: dict[str, Callable[[list[str]], int]] = {
     "data": _group("data", "recipes._data"),
     "eval": _group("eval", "recipes._eval"),
+    "segment": _group("segment", "recipes._segment"),
     "card": _group("card", "recipes._card"),
 }
 

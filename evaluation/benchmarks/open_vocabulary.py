@@ -1,0 +1,290 @@
+"""Semantic segmentation without training: a pixel belongs to the class whose phrases its patches are nearest to."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+
+from evaluation.benchmarks.identity import origin
+from evaluation.benchmarks.segmentation import segmentation_metrics
+from evaluation.datasets.segmentation.masked_files import SegmentationSet
+from evaluation.embed import EvalPrecision, Progress, no_progress
+from evaluation.metrics.boundary import boundary_counts, csurka_tolerance_px
+from evaluation.metrics.segmentation import SegmentationCounts, iou, mean_over_classes
+from evaluation.prompts import CLIP_BENCHMARK_DEFAULT, RSVL, PromptSet, prompt_set_id
+from evaluation.result import Result
+from rsvl_data.errors import DataError, OptionError
+from rsvl_data.shards import write_atomically
+from rsvl_segment.classes import Classes
+from rsvl_segment.postprocess import NO_CLASS
+from rsvl_segment.protocols import SegmentOptions, protocol_options
+from rsvl_segment.scenes import Pixels
+from rsvl_segment.segmenter import Segmenter
+
+# Thresholds and background class of SegEarth-OV, configs/cfg_*.py (https://github.com/likyoo/SegEarth-OV, 4496e8b). How they were chosen
+# is not said. Names of the sets are those of `evaluation.datasets.segmentation`.
+SEGEARTH_THRESHOLDS: dict[str, tuple[float, int]] = {
+    "openearthmap-9": (0.1, 0), "loveda": (0.3, 0), "potsdam": (0.1, 5), "vaihingen": (0.1, 5), "udd5": (0.4, 4), "vdd": (0.3, 0),
+    "uavid-7": (0.3, 0), "isaid": (0.4, 0),
+}  # fmt: skip
+# What RS-OVSS and SegEarth-OV ask with: OpenAI's 80 templates. Ours are for pictures from above.
+PROMPT_SETS: dict[str, PromptSet] = {"rsvl": RSVL, "openai_imagenet": replace(CLIP_BENCHMARK_DEFAULT, name="openai_imagenet")}
+DEFAULT_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(19))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a split is segmented. `background` is the index of the class that pixels below the threshold get."""
+
+    protocol: str
+    options: SegmentOptions
+    prompts: PromptSet
+    background: int | None
+
+    @classmethod
+    def of(
+        cls,
+        protocol: str,
+        data: SegmentationSet,
+        *,
+        background: str | None = None,
+        threshold: float | None = None,
+        **changes: Any,
+    ) -> "Setting":
+        """What a protocol prescribes for a set. `changes` to its options are for our own protocol; a published one stays as it is.
+
+        Raises OptionError for a threshold without a background class, and for changes under another's name.
+        """
+        options = protocol_options(protocol)
+        index = _class_index(data, background)
+        if protocol == "rsvl":
+            options = replace(options, threshold=threshold or 0.0, **changes)
+        elif changes:
+            raise OptionError(f"{', '.join(changes)}: protocol {protocol} prescribes them. Change them under protocol rsvl.")
+        elif protocol == "farslip" and threshold:
+            raise OptionError("protocol farslip has no threshold: its evaluator dropped those of its configurations")
+        elif protocol == "segearth_ov":
+            published, published_index = SEGEARTH_THRESHOLDS.get(data.name, (0.0, None))
+            options = replace(options, threshold=published if threshold is None else threshold)
+            index = published_index if index is None else index
+        if options.threshold and index is None:
+            raise OptionError(
+                f"threshold {options.threshold} needs a background class; name one of {', '.join(data.classes)} with --background"
+            )
+        return cls(protocol, options, PROMPT_SETS["rsvl" if protocol == "rsvl" else "openai_imagenet"], index)
+
+
+def _class_index(data: SegmentationSet, name: str | None) -> int | None:
+    if name is None:
+        return None
+    if name not in data.classes:
+        raise OptionError(f"{data.name} has no class {name!r}; it has {', '.join(data.classes)}")
+    return data.classes.index(name)
+
+
+@dataclass(frozen=True)
+class ChosenThreshold:
+    """A threshold, what it was chosen on and for: read by the run that is reported."""
+
+    threshold: float
+    background: str
+    protocol: str
+    dataset: str
+    split: str
+    data_sha256: str
+    model_sha256: str
+    miou: dict[str, float] = field(default_factory=dict)  # by threshold, on that split
+
+    def save(self, path: Path) -> None:
+        write_atomically(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: Path) -> "ChosenThreshold":
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, TypeError, ValueError) as error:
+            raise DataError(f"{path} holds no chosen threshold: {error}. Make one with --choose-threshold on val.") from error
+
+    def check(self, encoder: Any, data: SegmentationSet, protocol: str) -> None:
+        """Raises OptionError when it was chosen on the split that is measured, or for another model, dataset or protocol."""
+        if data.split == self.split or data.sha256() == self.data_sha256:
+            raise OptionError(
+                f"the threshold was chosen on split {self.split!r} of {self.dataset}, which is what is measured here. "
+                "Choose on val, report on test."
+            )
+        theirs = self.dataset, self.protocol, self.model_sha256
+        ours = data.name, protocol, encoder.weights_sha256()
+        if theirs != ours:
+            what = ", ".join(
+                f"{name}: {a} and {b}" for name, a, b in zip(("dataset", "protocol", "model"), theirs, ours) if a != b
+            )
+            raise OptionError(f"the threshold was chosen for something else ({what}). Choose it again with --choose-threshold.")
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """One image, segmented without a threshold. `values` is what one is compared with."""
+
+    truth: UInt8[np.ndarray, "h w"]
+    classes: UInt8[np.ndarray, "h w"]
+    values: Float[np.ndarray, "h w"]
+
+    def predicted(self, threshold: float, background: int | None) -> UInt8[np.ndarray, "h w"]:
+        below = NO_CLASS if background is None else background
+        return np.where(self.values < np.float32(threshold), np.uint8(below), self.classes)
+
+
+def open_vocabulary(
+    encoder: Any,
+    data: SegmentationSet,
+    setting: Setting,
+    *,
+    chosen: ChosenThreshold | None = None,
+    batch_size: int = 16,
+    precision: EvalPrecision = "fp32",
+    seed: int = 0,
+    num_bootstrap: int = 1000,
+    progress: Progress = no_progress,
+) -> Result:
+    """miou, macc, mf1, mprecision, aacc and boundary_f1 of a split with masks, with intervals over its images; `per_class` is the IoU.
+
+    The means are over all classes of the set, background among them. Boundaries may be 0.75 % of an image's diagonal apart. Images whose
+    pixels are all ignored are left out and counted in `data`. `chosen` overrules the threshold of the setting.
+    Raises DataError for masks that do not fit their images, and when no pixel counts.
+    """
+    began = time.perf_counter()
+    options, background = setting.options, setting.background
+    if chosen is not None:
+        chosen.check(encoder, data, setting.protocol)
+        options, background = replace(options, threshold=chosen.threshold), _class_index(data, chosen.background)
+    counts, edges = SegmentationCounts(len(data.classes), data.ignore_index), []
+    keys: list[str] = []
+    segmenter = _segmenter(encoder, data, setting, batch_size, precision)
+    for index, mapped in _mapped(segmenter, data, progress):
+        predicted = mapped.predicted(options.threshold, background)
+        if _counted(counts, data, index, mapped.truth, predicted):
+            tolerance_px = csurka_tolerance_px(*mapped.truth.shape[::-1])
+            edges.append(boundary_counts(mapped.truth, predicted, len(data.classes), tolerance_px, data.ignore_index))
+            keys.append(data.items[index].key)
+    per_image = _stacked(counts, data)
+    has_edges = any(edge[:, ::2].any() for edge in edges)  # true or predicted
+    metrics = segmentation_metrics(
+        counts, "rsvl", range(len(data.classes)), np.stack(edges) if has_edges else None, num_bootstrap, seed
+    )
+    chance = _chance(per_image.sum(0))
+    classes_iou = iou(per_image.sum(0))
+    facts = {"without_labels": counts.num_without_labels}
+    return Result(
+        task="open_vocabulary",
+        protocol=setting.protocol,
+        n=len(per_image),
+        metrics={name: replace(metric, chance=chance.get(name)) for name, metric in metrics.items()},
+        per_class={name: float(value) for name, value in zip(data.classes, classes_iou) if not np.isnan(value)},
+        prompts=prompt_set_id(setting.prompts),
+        seed=seed,
+        seconds=time.perf_counter() - began,
+        options={
+            **asdict(replace(segmenter.options, threshold=options.threshold)),
+            "background": None if background is None else data.classes[background],
+            "synonym_phrases": [list(group) for group in data.synonyms],
+            "threshold_chosen_on": None if chosen is None else {"split": chosen.split, "data_sha256": chosen.data_sha256},
+        },
+        details={
+            "confusion": {"classes": list(data.classes), "counts": per_image.sum(0).tolist()},
+            "items": {"key": keys, "miou": [float(mean_over_classes(iou(image))) for image in per_image]},
+        },
+        **origin(encoder, data, "exact", precision, **facts),
+    )
+
+
+def choose_threshold(
+    encoder: Any,
+    data: SegmentationSet,
+    setting: Setting,
+    *,
+    thresholds: Sequence[float] = DEFAULT_THRESHOLDS,
+    batch_size: int = 16,
+    precision: EvalPrecision = "fp32",
+    progress: Progress = no_progress,
+) -> ChosenThreshold:
+    """The threshold with the best mIoU on this split, the smallest of equals. One pass over the images serves them all.
+
+    Raises OptionError for a split that is called test, a setting without background, or no thresholds between 0 and 1.
+    """
+    if data.split.lower().startswith("test"):
+        raise OptionError(f"a threshold is never chosen on split {data.split!r}; choose on val, report on test")
+    if setting.background is None or not thresholds or not all(0 <= value <= 1 for value in thresholds):
+        raise OptionError(f"choosing needs a background class and thresholds from 0 to 1; got {list(thresholds)}")
+    counts = {value: SegmentationCounts(len(data.classes), data.ignore_index) for value in sorted(set(thresholds))}
+    for index, mapped in _mapped(_segmenter(encoder, data, setting, batch_size, precision), data, progress):
+        for value, of_value in counts.items():
+            _counted(of_value, data, index, mapped.truth, mapped.predicted(value, setting.background))
+    miou = {value: float(mean_over_classes(iou(_stacked(of_value, data).sum(0)))) for value, of_value in counts.items()}
+    return ChosenThreshold(
+        threshold=max(miou, key=lambda value: miou[value]),
+        background=data.classes[setting.background],
+        protocol=setting.protocol,
+        dataset=data.name,
+        split=data.split,
+        data_sha256=data.sha256(),
+        model_sha256=encoder.weights_sha256(),
+        miou={str(value): score for value, score in miou.items()},
+    )
+
+
+def _segmenter(encoder: Any, data: SegmentationSet, setting: Setting, batch_size: int, precision: EvalPrecision) -> Segmenter:
+    """Without the threshold, which is compared afterwards."""
+    options = replace(setting.options, threshold=0.0)
+    templates = setting.prompts.templates
+    return Segmenter(encoder, Classes(data.synonyms), options, templates=templates, batch_size=batch_size, precision=precision)
+
+
+def _mapped(segmenter: Segmenter, data: SegmentationSet, progress: Progress) -> Iterator[tuple[int, _Mapped]]:
+    pictures = (Pixels.decode(data.image(index), data.items[index].key) for index in range(len(data.items)))
+    parts: list[Any] = []
+
+    def finished(index: int) -> tuple[int, _Mapped]:
+        classes, values = (torch.cat([getattr(part, name) for part in parts]).numpy() for name in ("classes", "values"))
+        progress(index + 1, len(data.items))
+        return index, _Mapped(data.mask(index), classes, values)
+
+    for band in segmenter.bands(pictures):
+        if parts and parts[0].picture != band.picture:
+            yield finished(parts[0].picture)
+            parts.clear()
+        parts.append(band)
+    yield finished(parts[0].picture)
+
+
+def _counted(
+    counts: SegmentationCounts, data: SegmentationSet, index: int, truth: UInt8[np.ndarray, "h w"], predicted: np.ndarray
+) -> bool:
+    try:
+        return counts.add(truth, predicted)
+    except ValueError as error:
+        raise DataError(f"{data.name}: image {data.items[index].key} and its mask cannot be compared: {error}") from error
+
+
+def _stacked(counts: SegmentationCounts, data: SegmentationSet) -> Int[np.ndarray, "n c c"]:
+    try:
+        return counts.stacked()
+    except ValueError as error:
+        raise DataError(f"{data.name}, split {data.split!r}: {error}") from error
+
+
+def _chance(counts: Int[np.ndarray, "c c"]) -> dict[str, float]:
+    """Of a guess that gives every pixel each class equally often."""
+    share, num_classes = counts.sum(1) / counts.sum(), len(counts)
+    hit = share / num_classes
+    present = share > 0
+    return {
+        "miou": float((hit / (share + 1 / num_classes - hit)).mean()),
+        "macc": 1 / num_classes,
+        "aacc": float(hit[present].sum()),
+    }

@@ -1,0 +1,184 @@
+"""Patch tokens in the space of the texts, from the towers of open_clip as they are: one function for training and for segmentation.
+
+An image tower of CLIP is trained through its class token alone. The heads here read the sequence before the last block and leave out
+what that block does for the class token, so that a patch keeps to its place:
+
+    segearth   softmax(QQ') + softmax(KK') + softmax(VV') in place of softmax(QK'), no residual, no MLP. The head that FarSLIP trains and
+               measures (https://github.com/NJU-LHRS/FarSLIP, open_clip/transformer.py, `custom_attn`), first of SegEarth-OV
+    maskclip   each token attends to itself alone; residual and MLP stay (`forward_without_attn` there, after arXiv:2112.01071)
+    last       the tokens of the whole tower, as the class token saw them
+
+All end with the final norm and the projection of the class token. Nothing is normalised.
+
+For the same weights, precision and input the features are the same to the bit with and without gradients, in training and in evaluation
+mode. For that, torch's own shortcut for attention in evaluation is left out: it rounds otherwise (2e-6 in float32) and is not faster here.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rsvl_data.errors import OptionError
+
+DenseHead = Literal["segearth", "maskclip", "last"]
+
+
+def encode_dense(model: Any, images: Float[Tensor, "b 3 y x"], head: DenseHead = "segearth") -> Float[Tensor, "b d h w"]:
+    """Patch embeddings of standardised images of any size that is a multiple of the patch; one for each patch, rows downwards.
+
+    `model` is an open_clip model. Positions are interpolated where the size is not the tower's own.
+    Raises OptionError for a tower that has no such tokens, or an image it cannot be cut into patches.
+    """
+    tower = _tower(model)
+    with _one_rounding():
+        return _as_map(_head_tokens(tower, _before_last_block(tower, images), head), tower, images)
+
+
+def encode_image_and_dense(
+    model: Any, images: Float[Tensor, "b 3 y x"], head: DenseHead = "segearth"
+) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d h w"]]:
+    """What `model.encode_image(images)` gives, and `encode_dense`, from one pass. Neither is normalised."""
+    tower = _tower(model)
+    with _one_rounding():
+        x = _before_last_block(tower, images)
+        last = _run(tower, tower.transformer.resblocks[-1], x)
+        pooled, _ = tower._pool(last)
+        tokens = _projected(tower, last) if head == "last" else _head_tokens(tower, x, head)
+    return pooled @ tower.proj, _as_map(tokens, tower, images)
+
+
+def encode_dense_and_class_token(
+    model: Any, images: Float[Tensor, "b 3 y x"], head: DenseHead = "segearth"
+) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d h w"]]:
+    """The class token that went through the head as the patches did, and `encode_dense`. It is not the embedding of the image unless
+    the head is `last`; SegEarth-OV subtracts its logits from those of the patches."""
+    tower = _tower(model)
+    with _one_rounding():
+        tokens = _head_tokens(tower, _before_last_block(tower, images), head)
+    return tokens[:, 0], _as_map(tokens, tower, images)
+
+
+def patch_size_px(model: Any) -> tuple[int, int]:
+    """Height and width of a patch. Raises OptionError as `encode_dense`."""
+    height, width = _tower(model).patch_size
+    return height, width
+
+
+def _tower(model: Any) -> VisionTransformer:
+    tower = model.visual
+    if not isinstance(tower, VisionTransformer):
+        raise OptionError(
+            f"dense tokens need a vision transformer of open_clip's own; this image tower is a {type(tower).__name__}. "
+            "Use a ViT model such as ViT-B-16 or ViT-B-32 (not a ResNet, and not one of timm, such as SigLIP's)."
+        )
+    if tower.attn_pool is not None or tower.proj is None:
+        raise OptionError(
+            "dense tokens need a tower that projects its tokens; this one pools them by attention (CoCa) or projects nothing"
+        )
+    block = tower.transformer.resblocks[-1]
+    if type(block) is not ResidualAttentionBlock or type(block.attn) is not nn.MultiheadAttention:
+        raise OptionError(
+            f"dense tokens need the plain attention block of CLIP; the last one here is {type(block).__name__} with "
+            f"{type(getattr(block, 'attn', None)).__name__}. Merge adapters into the weights first."
+        )
+    if tower.training and not isinstance(tower.patch_dropout, nn.Identity):
+        raise OptionError("dense tokens need every patch, but this tower drops some while it trains; set its patch_dropout to 0")
+    return tower
+
+
+def _before_last_block(tower: VisionTransformer, images: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b n c"]:
+    """The sequence that the last block reads: class token, then patches."""
+    positions = _positions(tower, _grid(tower, images))
+    x = tower.conv1(images).flatten(2).transpose(1, 2)
+    class_token = tower.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+    x = torch.cat([class_token, x], 1) + positions.to(x.dtype)
+    x = tower.ln_pre(x)
+    for block in tower.transformer.resblocks[:-1]:
+        x = _run(tower, block, x)
+    return x
+
+
+def _grid(tower: VisionTransformer, images: Float[Tensor, "b 3 y x"]) -> tuple[int, int]:
+    height, width = images.shape[-2:]
+    patch_height, patch_width = tower.patch_size
+    if height < patch_height or width < patch_width or height % patch_height or width % patch_width:
+        raise OptionError(
+            f"images of {width} x {height} px cannot be cut into patches of {patch_width} x {patch_height} px; "
+            "pad or resize them to a multiple"
+        )
+    return height // patch_height, width // patch_width
+
+
+def _positions(tower: VisionTransformer, grid: tuple[int, int]) -> Float[Tensor, "n c"]:
+    """Of the class token and of every patch of `grid`: bicubic with antialias, as open_clip's `resize_pos_embed` does when weights are
+    loaded for another size."""
+    own_grid = tuple(tower.grid_size)
+    if grid == own_grid:
+        return tower.positional_embedding
+    class_token, patches = tower.positional_embedding[:1], tower.positional_embedding[1:]
+    as_image = patches.reshape(1, *own_grid, -1).permute(0, 3, 1, 2).float()  # half precision has no such kernel on a CPU
+    resized = F.interpolate(as_image, size=grid, mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([class_token, resized.permute(0, 2, 3, 1).reshape(grid[0] * grid[1], -1).to(class_token.dtype)])
+
+
+def _run(tower: VisionTransformer, block: Any, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+    """With the tower's gradient checkpointing, if it was asked for."""
+    if tower.transformer.grad_checkpointing and torch.is_grad_enabled():
+        return checkpoint(block, x, use_reentrant=False)
+    return block(x)
+
+
+def _head_tokens(tower: VisionTransformer, x: Float[Tensor, "b n c"], head: DenseHead) -> Float[Tensor, "b n d"]:
+    block: Any = tower.transformer.resblocks[-1]
+    last: Callable[[Tensor], Tensor] = {
+        "segearth": partial(_segearth, block),
+        "maskclip": partial(_maskclip, block),
+        "last": block,
+    }[head]
+    return _projected(tower, _run(tower, last, x))
+
+
+def _projected(tower: VisionTransformer, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n d"]:
+    return tower.ln_post(x) @ tower.proj
+
+
+def _segearth(block: ResidualAttentionBlock, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+    """Three attentions with one product of values each, whose sum needs no n x n matrix in memory."""
+    attention = block.attn
+    joint = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    parts = joint.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [3, b, heads, n, c / heads]
+    of_query, of_key, of_value = (F.scaled_dot_product_attention(part, part, parts[2]) for part in parts)
+    mixed = of_query + of_key + of_value
+    return attention.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def _maskclip(block: ResidualAttentionBlock, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+    attention, width = block.attn, x.shape[-1]
+    value = F.linear(block.ln_1(x), attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :])
+    x = x + block.ls_1(attention.out_proj(value))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def _as_map(
+    tokens: Float[Tensor, "b p d"], tower: VisionTransformer, images: Float[Tensor, "b 3 y x"]
+) -> Float[Tensor, "b d h w"]:
+    return tokens[:, 1:].transpose(1, 2).unflatten(2, _grid(tower, images))
+
+
+@contextmanager
+def _one_rounding() -> Iterator[None]:
+    """Attention as it is computed in training. The setting is of the process: another thread that runs a tower meanwhile is right too."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

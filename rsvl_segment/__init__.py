@@ -1,0 +1,1 @@
+"""Segmentation guided by text."""

@@ -1,0 +1,286 @@
+"""The open-vocabulary benchmark: numbers known beforehand, thresholds that never see the split they are reported on."""
+
+import io
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from open_clip.model import CLIP
+from PIL import Image
+
+from evaluation.benchmarks.open_vocabulary import (
+    PROMPT_SETS,
+    SEGEARTH_THRESHOLDS,
+    ChosenThreshold,
+    Setting,
+    choose_threshold,
+    open_vocabulary,
+)
+from evaluation.data import EvalItem, MemorySet
+from evaluation.datasets.segmentation import SEGMENTATION_SETS
+from evaluation.shard_masks import HeadOfMasks, ShardMasks
+from rsvl_data.errors import DataError, OptionError
+from rsvl_data.mask_files import encode_mask
+from rsvl_data.sample import Caption, Sample
+from rsvl_data.shards import Dataset, write_shard
+from rsvl_data.transforms import Preprocess
+
+COLOURS = np.array([[220, 20, 20], [20, 220, 20], [20, 20, 220]], np.uint8)
+
+
+class PatchColours:
+    """Tokens are the mean colours of patches: projected by a tower without blocks that mix, they point at the words for colours."""
+
+    name = "patch colours"
+    training = False
+
+    def __init__(self):
+        torch.manual_seed(0)
+        vision = {"image_size": 16, "patch_size": 4, "width": 8, "head_width": 4, "layers": 1}
+        self.model = CLIP(3, vision, {"context_length": 8, "vocab_size": 16, "width": 8, "heads": 2, "layers": 1})
+        tower = self.model.visual
+        with torch.no_grad():
+            for parameter in tower.parameters():
+                parameter.zero_()
+            tower.conv1.weight[:3] = torch.eye(3)[:, :, None, None] / 16
+            tower.transformer.resblocks[0].ln_1.weight.fill_(1)
+            tower.transformer.resblocks[0].attn.in_proj_weight[16:].copy_(torch.eye(8))
+            tower.transformer.resblocks[0].attn.out_proj.weight.copy_(torch.eye(8))
+            tower.transformer.resblocks[0].mlp.c_proj.weight.zero_()
+            tower.ln_pre.weight.fill_(1)
+            tower.ln_post.weight.fill_(1)
+            tower.proj[:3] = torch.eye(3)
+        self.preprocess = Preprocess(size=16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+        self.device = torch.device("cpu")
+        self.logit_scale = torch.tensor(10.0)
+
+    def encode_text(self, texts, *, normalize=True):
+        rows = torch.tensor([[float(word in text) for word in ("red", "green", "blue")] for text in texts])
+        return rows - rows.mean(1, keepdim=True)
+
+    def weights_sha256(self):
+        return "patch-colours"
+
+
+@dataclass(frozen=True)
+class Masked(MemorySet):
+    synonyms: tuple[tuple[str, ...], ...] = ()
+    masks: tuple[np.ndarray, ...] = ()
+    ignore_index: int = 255
+
+    def mask(self, index):
+        return self.masks[index]
+
+
+def png(pixels):
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def squares(split="test", n=4, seed=0, change=lambda mask: mask):
+    """16 x 20 px in blocks of 4 px, each in the colour of its class."""
+    generator = np.random.default_rng(seed)
+    truths = [generator.integers(0, 3, (4, 5), np.uint8).repeat(4, 0).repeat(4, 1) for _ in range(n)]
+    items = [EvalItem(f"{split}-{i}") for i in range(n)]
+    images = [png(COLOURS[truth]) for truth in truths]
+    masks = tuple(change(truth.copy()) for truth in truths)
+    return Masked("squares", split, ("red", "green", "blue"), items, images, None, (("red",), ("green",), ("blue",)), masks)
+
+
+@pytest.fixture
+def encoder():
+    return PatchColours()
+
+
+def setting_of(data, **changes):
+    given = {"head": "maskclip", "window_px": 16, "stride_px": 4} | changes
+    return Setting.of("rsvl", data, **given)
+
+
+def values(result):
+    return {name: metric.value for name, metric in result.metrics.items()}
+
+
+def test_colours_are_found(encoder):
+    """Classes are right in the middle of blocks; edges are soft, as patches are."""
+    data = squares()
+    result = open_vocabulary(encoder, data, setting_of(data), num_bootstrap=50)
+    assert result.n == 4 and values(result)["aacc"] > 0.8 and set(result.per_class) == {"red", "green", "blue"}
+    assert result.metrics["miou"].low <= result.metrics["miou"].value <= result.metrics["miou"].high
+    shuffled = open_vocabulary(
+        encoder, replace(data, synonyms=(("green",), ("blue",), ("red",))), setting_of(data), num_bootstrap=5
+    )
+    assert values(shuffled)["aacc"] < 0.2
+    assert result.metrics["macc"].chance == pytest.approx(1 / 3) and 0.15 < result.metrics["miou"].chance < 0.25
+
+
+def test_a_perfect_prediction_is_one(encoder):
+    data = squares()
+    predicted = []
+    result = open_vocabulary(encoder, data, setting_of(data), num_bootstrap=5)
+    again = squares(change=lambda mask: predicted.append(mask) or mask)
+    assert len(predicted) == 4 and values(open_vocabulary(encoder, again, setting_of(again), num_bootstrap=5)) == values(result)
+    flat = replace(data, images=[png(np.broadcast_to(COLOURS[i % 3], (16, 20, 3)).copy()) for i in range(4)])
+    flat = replace(flat, masks=tuple(np.full((16, 20), i % 3, np.uint8) for i in range(4)))
+    found = open_vocabulary(encoder, flat, setting_of(flat), num_bootstrap=5)
+    assert values(found) == {"miou": 1, "macc": 1, "mf1": 1, "mprecision": 1, "aacc": 1}  # and no boundary to score
+    assert found.details["items"] == {"key": [f"test-{i}" for i in range(4)], "miou": [1.0] * 4}
+    assert np.trace(found.details["confusion"]["counts"]) == 4 * 320
+
+
+def test_ignored_pixels_and_images_count_for_nothing(encoder):
+    def without_left_half(mask):
+        mask[:, :10] = 255
+        return mask
+
+    data = squares(change=without_left_half)
+    whole = open_vocabulary(encoder, data, setting_of(data), num_bootstrap=5)
+    assert np.sum(whole.details["confusion"]["counts"]) == 4 * 160
+    one_empty = replace(data, masks=(np.full((16, 20), 255, np.uint8), *data.masks[1:]))
+    found = open_vocabulary(encoder, one_empty, setting_of(data), num_bootstrap=5)
+    assert (found.n, found.data["without_labels"], found.details["items"]["key"]) == (3, 1, ["test-1", "test-2", "test-3"])
+    empty = replace(data, masks=tuple(np.full((16, 20), 255, np.uint8) for _ in range(4)))
+    with pytest.raises(DataError, match="no pixel to score"):
+        open_vocabulary(encoder, empty, setting_of(data))
+
+
+@pytest.mark.parametrize("mask, message", [(np.zeros((16, 21)), "16 pixels"), (np.full((16, 20), 7), "ids 7")])
+def test_masks_that_do_not_fit_are_named(encoder, mask, message):
+    data = squares()
+    broken = replace(data, masks=(*data.masks[:2], mask.astype(np.uint8), data.masks[3]))
+    with pytest.raises(DataError, match=f"image test-2.*{message}"):
+        open_vocabulary(encoder, broken, setting_of(data))
+
+
+# --- thresholds --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_threshold_is_what_it_says(encoder):
+    """Background has a phrase that nothing resembles: only the threshold leads there."""
+    data = squares(change=lambda mask: np.where(mask == 2, 2, mask))
+    setting = setting_of(data, background="blue")
+    never = open_vocabulary(encoder, data, setting, num_bootstrap=5)
+    always = open_vocabulary(encoder, data, replace(setting, options=replace(setting.options, threshold=1.0)), num_bootstrap=5)
+    assert np.sum(np.array(always.details["confusion"]["counts"])[:, :2]) < np.sum(
+        np.array(never.details["confusion"]["counts"])[:, :2]
+    )
+
+
+def test_the_chosen_threshold_is_the_best_of_the_split(encoder, tmp_path):
+    val, test = squares("val", seed=1), squares("test", seed=2)
+    setting = setting_of(val, background="blue")
+    tried = (0.0, 0.4, 0.8, 0.99)
+    chosen = choose_threshold(encoder, val, setting, thresholds=tried)
+    measured = {
+        value: values(
+            open_vocabulary(encoder, val, replace(setting, options=replace(setting.options, threshold=value)), num_bootstrap=5)
+        )["miou"]
+        for value in tried
+    }
+    assert {float(value): miou for value, miou in chosen.miou.items()} == pytest.approx(measured)
+    assert measured[chosen.threshold] == max(measured.values()) and len(set(measured.values())) > 1
+    chosen.save(tmp_path / "threshold.json")
+    assert ChosenThreshold.load(tmp_path / "threshold.json") == chosen
+    other = replace(chosen, threshold=0.99)
+    found = open_vocabulary(encoder, test, setting_of(test), chosen=other, num_bootstrap=5)
+    assert (found.options["threshold"], found.options["background"]) == (0.99, "blue")
+    assert found.options["threshold_chosen_on"] == {"split": "val", "data_sha256": val.sha256()}
+    direct = open_vocabulary(encoder, test, replace(setting, options=replace(setting.options, threshold=0.99)), num_bootstrap=5)
+    assert values(found) == values(direct) != values(open_vocabulary(encoder, test, setting_of(test), num_bootstrap=5))
+
+
+def test_thresholds_never_see_what_they_are_reported_on(encoder, tmp_path):
+    val, test = squares("val", seed=1), squares("test", seed=2)
+    with pytest.raises(OptionError, match="never chosen on split 'test'"):
+        choose_threshold(encoder, test, setting_of(test, background="blue"))
+    chosen = choose_threshold(encoder, val, setting_of(val, background="blue"), thresholds=(0.3,))
+    with pytest.raises(OptionError, match="which is what is measured here"):
+        open_vocabulary(encoder, val, setting_of(val), chosen=chosen)
+    for field, message in (("model_sha256", "model"), ("protocol", "protocol"), ("dataset", "dataset")):
+        with pytest.raises(OptionError, match=f"chosen for something else.*{message}"):
+            open_vocabulary(encoder, test, setting_of(test), chosen=replace(chosen, **{field: "other"}))
+    with pytest.raises(OptionError, match="needs a background class and thresholds"):
+        choose_threshold(encoder, val, setting_of(val))
+    (tmp_path / "broken.json").write_text("{}")
+    with pytest.raises(DataError, match="holds no chosen threshold"):
+        ChosenThreshold.load(tmp_path / "broken.json")
+
+
+# --- protocols ---------------------------------------------------------------------------------------------------------------
+
+
+def test_published_protocols_stay_as_they_are():
+    data = squares()
+    farslip = Setting.of("farslip", data)
+    assert (farslip.options.threshold, farslip.options.fit_px, farslip.prompts) == (0, 448, PROMPT_SETS["openai_imagenet"])
+    assert len(farslip.prompts.templates) == 80
+    with pytest.raises(OptionError, match="Change them under protocol rsvl"):
+        Setting.of("farslip", data, head="last")
+    with pytest.raises(OptionError, match="has no threshold"):
+        Setting.of("farslip", data, threshold=0.3)
+    with pytest.raises(OptionError, match="needs a background class"):
+        Setting.of("rsvl", data, threshold=0.3)
+    with pytest.raises(OptionError, match="no class 'sea'; it has red, green, blue"):
+        Setting.of("rsvl", data, background="sea")
+    loveda = replace(squares(), name="loveda")
+    segearth = Setting.of("segearth_ov", loveda)
+    assert (segearth.options.threshold, segearth.background, segearth.options.class_token_weight) == (0.3, 0, -0.3)
+    assert Setting.of("segearth_ov", loveda, threshold=0.5, background="blue").options.threshold == 0.5
+
+
+def test_segearth_thresholds_are_the_published_ones(golden):
+    sets = golden("prompts")[0]["ovss"]["datasets"]
+    theirs = {name.lower(): (facts["cfg_prob_thd"], facts["cfg_bg_idx"]) for name, facts in sets.items()}
+    ours = {name.removesuffix("-9").removesuffix("-7"): value for name, value in SEGEARTH_THRESHOLDS.items()}
+    assert ours == theirs
+    known = {entry.name: entry.classes for entry in SEGMENTATION_SETS}
+    assert all(index < len(known[name]) for name, (_, index) in SEGEARTH_THRESHOLDS.items())
+
+
+# --- our shards ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Three images with masks of two classes, scene labels of their own."""
+    samples = []
+    for index in range(3):
+        truth = np.zeros((16, 20), np.uint8)
+        truth[:, 4 * index :] = 1
+        image = png(COLOURS[truth])
+        facts = {"key": f"key{index}", "width": 20, "height": 16, "sha256": f"{index}" * 64, "label": f"scene {index}"}
+        samples.append(Sample(**facts, captions=[Caption(text="a square")], image=image, mask=encode_mask(truth)))
+    facts = write_shard(tmp_path / "data", "test-00000", iter(samples), image_suffix="png")
+    legend = {"classes": ["red", "green"], "palette": [[255, 0, 0], [0, 255, 0]], "ignore_index": 255}
+    manifest = {
+        "name": "two",
+        "splits": {"test": 3},
+        "shards": [{"split": "test", "name": "test-00000", **facts}],
+        "mask": legend,
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+def test_our_shards_with_masks(encoder, shards):
+    data = ShardMasks(Dataset.open(shards), "test")
+    assert (data.classes, data.synonyms, [item.key for item in data.items]) == (
+        ("red", "green"),
+        (("red",), ("green",)),
+        ["key0", "key1", "key2"],
+    )
+    result = open_vocabulary(encoder, data, setting_of(data), num_bootstrap=5)
+    assert result.n == 3 and values(result)["aacc"] > 0.9
+    head = HeadOfMasks(data, 2)
+    assert open_vocabulary(encoder, head, setting_of(head), num_bootstrap=5).n == 2
+    assert head.sha256() != data.sha256() and (head.mask(1) == data.mask(1)).all()
+
+
+def test_shards_without_masks(shards):
+    manifest = json.loads((shards / "manifest.json").read_text())
+    (shards / "manifest.json").write_text(json.dumps(manifest | {"mask": None}))
+    with pytest.raises(DataError, match="has no masks"):
+        ShardMasks(Dataset.open(shards), "test")
