@@ -124,7 +124,7 @@ def _confusion_cell(x: float, y: float, cell: int, count: int, total: int, truth
 
 
 def reliability_chart(accuracy: Sequence[float], confidence: Sequence[float], items: Sequence[int]) -> Markup:
-    """Accuracy of the answers by their confidence, both as shares; the areas of the dots follow the number of items. Perfect is the diagonal."""
+    """Accuracy of answers by their confidence, both as shares; perfect is the diagonal. A dot's area grows with its number of items."""
     side, left, top, bottom = 240, 46, 10, 40
     width, height = left + side + 12, top + side + bottom
     parts = []
@@ -144,7 +144,9 @@ def reliability_chart(accuracy: Sequence[float], confidence: Sequence[float], it
             parts.append(dot.format(x, y, radius, told))
     middle = left + side / 2
     parts.append(Markup('<text class="axis middle" x="{}" y="{}">how sure the model is</text>').format(middle, height - 6))
-    label = "Reliability diagram: how often answers are right, by how sure the model is. The same numbers are in the table beside it."
+    label = (
+        "Reliability diagram: how often answers are right, by how sure the model is. The same numbers are in the table beside it."
+    )
     return Markup('<svg class="reliability" role="img" aria-label="{}" width="{}" height="{}">{}</svg>').format(
         label, width, height, join(parts)
     )

@@ -1,4 +1,4 @@
-"""What papers print, to stand beside our numbers: `published/*.json`, one file a paper, with source, protocol, split and size of each table.
+"""What papers print, to stand beside our numbers: `published/*.json`, a file a paper, with source, protocol, split and size of each table.
 
 A printed number compares with ours only under the same protocol on the same images. Whatever differs is said, row by row; nothing is
 left to the reader's memory. In farslip.json the sizes of AID and EuroSAT are not printed: they follow from the steps of the scores.
@@ -57,12 +57,16 @@ class Table:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One row of a paper as far as it is about the data of a result of ours. `differs` () : the numbers compare."""
+    """One row of a paper as far as it is about the data of a result of ours.
+
+    `differs` is what forbids a comparison. Where it is empty, `agrees` says how far that was looked at: a paper's images have no checksum.
+    """
 
     table: Table
     row: Row
     values: dict[str, float]
     differs: tuple[str, ...]
+    agrees: str
 
     @property
     def compares(self) -> bool:
@@ -90,7 +94,7 @@ def _row(fields: dict[str, Any], unit: float) -> Row:
 
 
 def published_beside(result: Result, tables: Sequence[Table] | None = None) -> list[PublishedRow]:
-    """Rows about the same task and dataset, of metrics that the result has too; those that compare come first, each in the papers' order."""
+    """Rows about the same task and dataset, of metrics that the result has too. Those that compare come first, else in the papers' order."""
     given = published_tables() if tables is None else tables
     found = [row for table in given for row in _rows_beside(result, table)]
     return sorted(found, key=lambda each: not each.compares)
@@ -127,9 +131,13 @@ def _rows_beside(result: Result, table: Table) -> Iterable[PublishedRow]:
         if _spelled(column.dataset) == _spelled(result.dataset) and column.metric in result.metrics
     ]
     if at:
-        differs = tuple(_differences(result, table, table.columns[at[0]]))
+        column = table.columns[at[0]]
+        differs = tuple(_differences(result, table, column))
+        agrees = "same protocol and split" + (
+            f", {column.n:,} items in both" if column.n else "; the paper's number of items is not known"
+        )
         for row in table.rows:
-            yield PublishedRow(table, row, {table.columns[i].metric: row.values[i] for i in at}, differs)
+            yield PublishedRow(table, row, {table.columns[i].metric: row.values[i] for i in at}, differs, agrees)
 
 
 def _differences(result: Result, table: Table, column: Column) -> Iterable[str]:

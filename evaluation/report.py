@@ -79,31 +79,35 @@ def _page(
     cards, axis_end = headline(groups)
     found = galleries(results) if pictures else []
     one_run = read_training(runs[0]) if len(runs) == 1 else None
-    return _environment().get_template("report.html").render(
-        **told,
-        models=list(dict.fromkeys(map(model_name, results))),
-        codes=list(dict.fromkeys(result.code for result in results)),
-        tasks=list(dict.fromkeys(result.task for result in results)),
-        protocols=list(dict.fromkeys((result.task, result.protocol) for result in results)),
-        results=results,
-        commands=list(dict.fromkeys(map(_command, results))),
-        groups=groups,
-        tested=tested(comparisons, results),
-        untested_pairs=untested_pairs(results, comparisons),
-        cards=cards,
-        axis_end=axis_end,
-        class_results=[result for result in results if result.details.get("confusion") or result.per_class],
-        has_confusion=any(result.details.get("confusion") for result in results),
-        heat_maps=[(result, shown) for result in results if (shown := heat_maps(result, folder))],
-        overlays=[(result, shown) for result in results if (shown := overlays(result, folder))],
-        galleries=found[:NUM_GALLERIES],
-        num_galleries=len(found),
-        pictures=pictures,
-        dataset=dataset,
-        sheet=pictures.sheet(NUM_SHEET) if pictures else [],
-        attrition=_attrition(dataset.manifest.get("stages") or []) if dataset else [],
-        training=one_run if one_run and (one_run.charts or one_run.config) else None,
-        trainings=compare_training(runs) if len(runs) > 1 else None,
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            **told,
+            models=list(dict.fromkeys(map(model_name, results))),
+            codes=list(dict.fromkeys(result.code for result in results)),
+            tasks=list(dict.fromkeys(result.task for result in results)),
+            protocols=list(dict.fromkeys((result.task, result.protocol) for result in results)),
+            results=results,
+            commands=list(dict.fromkeys(map(_command, results))),
+            groups=groups,
+            tested=tested(comparisons, results),
+            untested_pairs=untested_pairs(results, comparisons),
+            cards=cards,
+            axis_end=axis_end,
+            class_results=[result for result in results if result.details.get("confusion") or result.per_class],
+            has_confusion=any(result.details.get("confusion") for result in results),
+            heat_maps=[(result, shown) for result in results if (shown := heat_maps(result, folder))],
+            overlays=[(result, shown) for result in results if (shown := overlays(result, folder))],
+            galleries=found[:NUM_GALLERIES],
+            num_galleries=len(found),
+            pictures=pictures,
+            dataset=dataset,
+            sheet=pictures.sheet(NUM_SHEET) if pictures else [],
+            attrition=_attrition(dataset.manifest.get("stages") or []) if dataset else [],
+            training=one_run if one_run and (one_run.charts or one_run.config) else None,
+            trainings=compare_training(runs) if len(runs) > 1 else None,
+        )
     )
 
 

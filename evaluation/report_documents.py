@@ -89,7 +89,8 @@ def _tables(groups: Sequence[Group], comparisons: Sequence[Comparison], missing:
         yield _comparison_table(comparisons)
     if missing:
         rows = [
-            _Row(tuple(map(_Cell, (task_words(m.task), m.dataset, m.protocol, m.model, f"{m.state}: {m.reason}")))) for m in missing
+            _Row(tuple(map(_Cell, (task_words(m.task), m.dataset, m.protocol, m.model, f"{m.state}: {m.reason}"))))
+            for m in missing
         ]
         yield _Table("Not measured", "", ("Task", "Dataset", "Protocol", "Model", "Why"), rows, [])
 
@@ -131,7 +132,11 @@ def _published_row(each: PublishedRow, names: Sequence[str], *, apart: bool) -> 
 
 def _published_note(each: PublishedRow) -> str:
     source = f"{each.table.source} ({each.table.url})"
-    return f"Published: {source}." if each.compares else f"{_MARK} Does not compare ({'; '.join(each.differs)}): {source}."
+    return (
+        f"Published, {each.agrees}: {source}."
+        if each.compares
+        else f"{_MARK} Does not compare ({'; '.join(each.differs)}): {source}."
+    )
 
 
 def _comparison_table(comparisons: Sequence[Comparison]) -> _Table:
@@ -171,8 +176,18 @@ def _one_line(text: str) -> str:
 
 _LATEX = {
     **{sign: "\\" + sign for sign in "&%$#_{}"},
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}"},
-    **{"–": "--", "†": r"\textsuperscript{$\dagger$}", "×": r"$\times$", "“": "``", "”": "''", "|": r"\textbar{}", '"': r"\textquotedbl{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "–": "--",
+    "†": r"\textsuperscript{$\dagger$}",
+    "×": r"$\times$",
+    "“": "``",
+    "”": "''",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
 }
 
 

@@ -87,6 +87,8 @@ class Group:
 
 
 def _contamination_text(contamination: Mapping[str, Any]) -> str:
+    if all(value == "unknown" for value in contamination.values()):
+        return "not known"
     told = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in contamination.items()}
     return "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
 

@@ -1,4 +1,4 @@
-"""Run folders as the report shows them: curves, settings, speed. Of several runs the curves share a chart and only what differs is listed."""
+"""Run folders as the report shows them: curves, settings, speed. Several runs share their charts, and only settings that differ are listed."""
 
 import json
 import logging

@@ -5,7 +5,7 @@ Results hold unrounded fractions; they are turned into percent here and nowhere 
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evaluation.comparison import Comparison
 from evaluation.result import Metric, Result
@@ -22,11 +22,18 @@ HEADLINE = (
 
 @dataclass(frozen=True)
 class MetricWords:
-    """`percent` is false for what is no share of anything: a rank, a correlation."""
+    """`percent` is false for what is no share of anything, or is never printed as one: a rank, a correlation. `decimals` None: as many as
+    three digits need."""
 
     name: str
     meaning: str = ""
     percent: bool = True
+    decimals: int | None = None
+
+
+def _ratio(name: str, meaning: str) -> MetricWords:
+    """Printed as a number with three decimals, as the papers do."""
+    return MetricWords(name, meaning, percent=False, decimals=3)
 
 
 # A new benchmark adds its names here. A name that is not listed is shown as it is, as a share.
@@ -47,18 +54,18 @@ _METRICS = {
     "aacc": MetricWords("Pixel accuracy", "Share of all pixels that are named right; large classes decide it."),
     "mf1": MetricWords("Mean F1", "Harmonic mean of a class's precision and recall over pixels, averaged over classes."),
     "boundary_f": MetricWords("Boundary F", "How well predicted outlines follow the true ones, within a few pixels."),
-    "giou": MetricWords("gIoU", "IoU of the mask that a sentence asks for, averaged over sentences; a small object counts in full."),
-    "ciou": MetricWords("cIoU", "All overlaps summed over all unions summed; large objects decide it."),
-    "rsu": MetricWords("Rsu", "How much of the heat map lies inside the region that the sentence means; 1 is best.", percent=False),
-    "ras": MetricWords(
-        "Ras", "How far the peaks of the heat map lie from the centre of the region; 0 is best, 1 worst.", percent=False
+    "giou": MetricWords(
+        "gIoU", "IoU of the mask that a sentence asks for, averaged over sentences; a small object counts in full."
     ),
-    "rda": MetricWords("Rda", "How closely the peaks lie together: attention that is not scattered; 1 is best.", percent=False),
-    "rmi": MetricWords("Rmi", "0.4 Rsu + 0.35 (1 - Ras) + 0.25 Rda: semantic localisation in one number; 1 is best.", percent=False),
-    "plcc": MetricWords("Linear correlation", "Pearson correlation of predicted and true quality, from -1 to 1.", percent=False),
-    "srocc": MetricWords("Rank correlation", "Spearman correlation: do both put the items in one order? From -1 to 1.", percent=False),
-    "krocc": MetricWords("Pair correlation", "Kendall correlation: pairs in the right order less pairs in the wrong one.", percent=False),
-    "rmse": MetricWords("RMSE", "Root of the mean squared difference of predicted and true quality; 0 is best.", percent=False),
+    "ciou": MetricWords("cIoU", "All overlaps summed over all unions summed; large objects decide it."),
+    "rsu": _ratio("Rsu", "How much of the heat map lies inside the region that the sentence means; 1 is best."),
+    "ras": _ratio("Ras", "How far the peaks of the heat map lie from the centre of the region; 0 is best, 1 worst."),
+    "rda": _ratio("Rda", "How closely the peaks lie together: attention that is not scattered; 1 is best."),
+    "rmi": _ratio("Rmi", "0.4 Rsu + 0.35 (1 - Ras) + 0.25 Rda: semantic localisation in one number; 1 is best."),
+    "plcc": _ratio("Linear correlation", "Pearson correlation of predicted and true quality, from -1 to 1."),
+    "srocc": _ratio("Rank correlation", "Spearman correlation: do both put the items in one order? From -1 to 1."),
+    "krocc": _ratio("Pair correlation", "Kendall correlation: pairs in the right order less pairs in the wrong one."),
+    "rmse": _ratio("RMSE", "Root of the mean squared difference of predicted and true quality; 0 is best."),
 }
 _RETRIEVAL_SIDES = {
     "image_retrieval_": ("Text to image", "image", "a caption"),
@@ -94,14 +101,26 @@ _PROTOCOLS = {
     ("zero_shot", "skyscript"): "SkyScript's two sentences around each class name",
     ("zero_shot", "farslip"): "as SkyScript: two sentences around each class name; the splits are SkyScript's too",
     ("zero_shot", "georsclip"): "105 sentences around each class name, averaged before they are normalised, as RS5M's code does",
-    ("zero_shot", "clip_benchmark"): "class names and sentences of CLIP_benchmark for this dataset, OpenAI's 80 where it has none",
+    (
+        "zero_shot",
+        "clip_benchmark",
+    ): "class names and sentences of CLIP_benchmark for this dataset, OpenAI's 80 where it has none",
     ("retrieval", "rsvl"): "every caption is a query; an answer with the same words as a right one is right as well",
-    ("retrieval", "clip_benchmark"): "every caption is a query; only an image's own captions are right, even among equal sentences",
+    (
+        "retrieval",
+        "clip_benchmark",
+    ): "every caption is a query; only an image's own captions are right, even among equal sentences",
     ("retrieval", "georsclip"): "every caption is a query; only an image's own captions are right, as in RS5M's code",
-    ("retrieval", "skyscript"): "equal captions are merged into one and begin with “a satellite image.”, as SkyScript's code does",
+    (
+        "retrieval",
+        "skyscript",
+    ): "equal captions are merged into one and begin with “a satellite image.”, as SkyScript's code does",
     ("retrieval", "farslip"): "as SkyScript: equal captions are merged into one",
     ("open_vocabulary", "farslip"): "windows of 224 px, 80 sentences, no threshold, as the code of FarSLIP's authors runs",
-    ("open_vocabulary", "segearth_ov"): "SegEarth-OV: the image's own summary is subtracted from its parts, thresholds by dataset",
+    (
+        "open_vocabulary",
+        "segearth_ov",
+    ): "SegEarth-OV: the image's own summary is subtracted from its parts, thresholds by dataset",
     ("localization", "semantic_localization"): "crops of 256, 512 and 768 px, as the code of the measure's authors runs",
 }
 _NAMED_NUMBER = re.compile(r"acc1_(\d+)_shot|precision@(0\.\d+)|([a-z0-9]+)_fitted")
@@ -112,7 +131,7 @@ def metric_words(name: str) -> MetricWords:
     if name.endswith("]"):
         name, _, lang = name[:-1].partition("[")
         words = metric_words(name)
-        return MetricWords(f"{words.name} ({lang})", words.meaning, words.percent)
+        return replace(words, name=f"{words.name} ({lang})")
     if named := _NAMED_NUMBER.fullmatch(name):
         return _with_number(name, *named.groups())
     return _METRICS.get(name) or _retrieval_words(name) or MetricWords(name.replace("_", " "))
@@ -122,9 +141,13 @@ def _with_number(name: str, shots: str | None, iou: str | None, fitted: str | No
     if shots:
         return MetricWords(f"Top-1 accuracy, {shots}-shot", f"A linear probe trained on {shots} images of each class.")
     if iou:
-        return MetricWords(f"Precision at IoU {iou}", f"How often the predicted mask overlaps the true one with IoU {iou} or more.")
+        return MetricWords(
+            f"Precision at IoU {iou}", f"How often the predicted mask overlaps the true one with IoU {iou} or more."
+        )
     words = _METRICS.get(fitted or "") or MetricWords(name.replace("_", " "), percent=False)
-    return MetricWords(f"{words.name}, fitted", f"{words.meaning} After a logistic fit of predictions to truth.", words.percent)
+    return MetricWords(
+        f"{words.name}, fitted", f"{words.meaning} After a logistic fit of predictions to truth.", words.percent, words.decimals
+    )
 
 
 def _retrieval_words(name: str) -> MetricWords | None:
@@ -173,8 +196,11 @@ def percent(fraction: float) -> str:
 def value_text(name: str, value: float | None) -> str:
     if value is None:
         return "–"
-    if metric_words(name).percent:
+    words = metric_words(name)
+    if words.percent:
         return percent(value)
+    if words.decimals is not None:
+        return f"{value:.{words.decimals}f}"
     return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
@@ -245,7 +271,7 @@ def points_text(difference: float) -> str:
 
 def difference_text(name: str, difference: float) -> str:
     """Signed: points where the metric is a share, else in its own unit."""
-    return points_text(difference) if metric_words(name).percent else f"{difference:+.3g}"
+    return points_text(difference) if metric_words(name).percent else f"{difference:+.3f}"
 
 
 def markdown_table(results: Sequence[Result]) -> str:
