@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_pages import make_result
 
 from evaluation.published import published_beside, published_by_source, published_tables
 from evaluation.result import Metric
-from report_pages import make_result
 
 EUROSAT = make_result(dataset="eurosat", split="all", protocol="georsclip", n=27_000, metrics={"acc1": Metric(0.6)})
 SIX = [f"{side}_retrieval_recall@{k}" for side in ("text", "image") for k in (1, 5, 10)]
@@ -103,10 +103,16 @@ def test_only_rows_about_the_task_the_dataset_and_a_metric_of_ours() -> None:
     assert published_beside(replace(EUROSAT, metrics={"acc5": Metric(0.9)})) == []
     potsdam = make_result(task="open_vocabulary", dataset="ISPRS-Potsdam", metrics={"miou": Metric(0.3)})
     assert len(published_beside(potsdam)) == 17
-    rsicd = make_result(task="retrieval", dataset="rsicd", metrics={"mean_recall": Metric(0.2), "image_retrieval_mean_recall": Metric(0.2)})
+    rsicd = make_result(
+        task="retrieval", dataset="rsicd", metrics={"mean_recall": Metric(0.2), "image_retrieval_mean_recall": Metric(0.2)}
+    )
     beside = published_by_source(rsicd)
     assert beside.metrics == ["mean_recall", "image_retrieval_mean_recall"] and beside.num_rows == 10 + 2 + 11
-    assert [rows[0].values.keys() for _, rows in beside.tables] == [{"image_retrieval_mean_recall"}, {"mean_recall"}, {"mean_recall"}]
+    assert [rows[0].values.keys() for _, rows in beside.tables] == [
+        {"image_retrieval_mean_recall"},
+        {"mean_recall"},
+        {"mean_recall"},
+    ]
     assert beside.num_comparable == 0
 
 
@@ -117,7 +123,9 @@ def test_a_file_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text(json.dumps({"tables": [{**content, "columns": columns, "rows": [row]}]}))
     [found] = published_beside(make_result(), published_tables(tmp_path))
     assert (found.row.name, found.values, found.compares) == ("m", {"acc1": 0.5}, True)
-    (tmp_path / "two.json").write_text(json.dumps({"tables": [{**content, "columns": columns, "rows": [{**row, "values": [1, 2]}]}]}))
+    (tmp_path / "two.json").write_text(
+        json.dumps({"tables": [{**content, "columns": columns, "rows": [{**row, "values": [1, 2]}]}]})
+    )
     published_tables.cache_clear()
     with pytest.raises(ValueError, match="a paper: 1 columns, but another number of values in the row of m"):
         published_tables(tmp_path)
