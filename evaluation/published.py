@@ -94,7 +94,7 @@ def _row(fields: dict[str, Any], unit: float) -> Row:
 
 
 def published_beside(result: Result, tables: Sequence[Table] | None = None) -> list[PublishedRow]:
-    """Rows about the same task and dataset, of metrics that the result has too. Those that compare come first, else in the papers' order."""
+    """Rows about the same task and dataset, of metrics that the result has too; those that compare come first."""
     given = published_tables() if tables is None else tables
     found = [row for table in given for row in _rows_beside(result, table)]
     return sorted(found, key=lambda each: not each.compares)

@@ -3,16 +3,20 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from evaluation.comparison import Comparison
 from evaluation.contamination import shows_overlap
 from evaluation.result import Metric, Result
 from evaluation.wording import HEADLINE, metric_words, model_name
+from rsvl_data.errors import DataError
+from rsvl_data.shards import write_atomically
 
 NUM_CARDS = 4
+MISSING_FILE = "missing.json"
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,20 @@ class Missing:
     model: str
     state: str  # absent, failed
     reason: str
+
+
+def save_missing(folder: Path, missing: Sequence[Missing]) -> None:
+    """Beside the results of a suite, where `load_missing` finds it."""
+    write_atomically(folder / MISSING_FILE, (json.dumps([asdict(each) for each in missing], indent=1) + "\n").encode())
+
+
+def load_missing(folder: Path) -> list[Missing]:
+    """Raises DataError for a file that cannot be read."""
+    path = folder / MISSING_FILE
+    try:
+        return [Missing(**{name: str(value) for name, value in each.items()}) for each in json.loads(path.read_text())]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no list of missing measurements: {error}. Run `rsvl eval run` again, or remove the file.") from error
 
 
 @dataclass(frozen=True)

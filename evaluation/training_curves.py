@@ -1,4 +1,4 @@
-"""Run folders as the report shows them: curves, settings, speed. Several runs share their charts, and only settings that differ are listed."""
+"""Run folders as the report shows them: curves, settings, speed. Several runs share charts; of their settings those that differ are listed."""
 
 import json
 import logging

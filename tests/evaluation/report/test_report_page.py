@@ -151,3 +151,25 @@ def test_equal_inputs_make_equal_bytes(tmp_path: Path, dataset: Dataset, run: Pa
     for name in ("a.html", "b.html"):
         write_report(tmp_path / name, [make_result()], dataset=dataset, runs=[run], day=DAY)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_the_page_explains_its_terms(render: Callable[..., Element]) -> None:
+    page = render([make_result(), make_retrieval([], protocol="farslip")])
+    [reading] = page.all("section", id="reading")
+    terms = [words(e.text) for e in reading.all("dl", class_="glossary")[0].all("dt")]
+    assert terms == [
+        *("Zero-shot classification", "Image-text retrieval"),
+        *("Zero-shot classification, protocol rsvl", "Image-text retrieval, protocol farslip"),
+    ]
+    links = [(e.attributes["href"] or "").removeprefix("#") for e in page.all("a")]
+    ids = [e.attributes["id"] for e in page.all() if "id" in e.attributes]
+    assert links and set(links) <= set(ids) and len(set(ids)) == len(ids)
+    assert all((e.attributes.get("alt") or "").strip() for e in page.all("img"))
+    scrolling = page.all("div", class_="scroll")
+    assert all(e.attributes.get("tabindex") == "0" and e.attributes.get("aria-label") for e in scrolling)
+
+
+def test_the_lead_says_what_was_measured_on_what(render: Callable[..., Element]) -> None:
+    page = render([make_result(), make_result(model={"name": "b"}), make_retrieval([])])
+    [lead] = page.all("p", class_="lead")
+    assert words(lead.text).startswith("2 models measured on 1 dataset: zero-shot classification, image-text retrieval.")

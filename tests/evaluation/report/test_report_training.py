@@ -58,3 +58,37 @@ def test_ticks_close_together_have_different_names(render: Callable[..., Element
     (run / "metrics.jsonl").write_text('{"step": 1, "logit_scale": 14.28}\n{"step": 2, "logit_scale": 14.12}')
     [chart] = render([], runs=[run]).all("svg", class_="chart")
     assert [e.text for e in chart.all("text", class_="end")][:3] == ["14.15", "14.2", "14.25"]
+
+
+def make_run(folder: Path, lr: float, losses: list[float], **metrics: float) -> Path:
+    folder.mkdir(parents=True)
+    lines = [{"step": i, "loss/contrastive": loss, "loss/total": loss, "samples_seen": 8 * i} for i, loss in enumerate(losses, 1)]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, [*lines, {"step": len(losses), **metrics}])))
+    (folder / "config.json").write_text(json.dumps({"recipe": "pretrain/clip", "options": {"seed": 0, "optim": {"lr": lr}}}))
+    return folder
+
+
+def test_several_runs_share_charts_and_list_what_differs(render: Callable[..., Element], tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a", 0.1, [3, 2, 1], **{"val/acc1": 0.5}), make_run(tmp_path / "b", 0.2, [3, 2.5])]
+    [section] = render([], runs=runs).all("section", id="training")
+    charts = {e.all("h3")[0].text: e for e in section.all("figure")}
+    assert list(charts) == ["Loss", "Top-1 accuracy, held out"]
+    assert [words(e.text) for e in charts["Loss"].all("ul", class_="legend")[0].all("li")] == ["a 1", "b 2.5"]
+    assert words(charts["Top-1 accuracy, held out"].all("ul", class_="legend")[0].text) == "a, at the end 50.0%"
+    assert (
+        charts["Loss"].all("svg", class_="chart")[0].attributes["aria-label"]
+        == "Loss over training steps. a ends at 1, b ends at 2.5"
+    )
+    facts, settings = (
+        [[words(cell.text) for cell in row.children if cell.tag in ("th", "td")] for row in table.all("tr")]
+        for table in section.all("table")
+    )
+    assert facts == [["", "a", "b"], ["steps", "3", "2"], ["image-text pairs seen", "24", "16"]]
+    assert settings == [["", "a", "b"], ["optim.lr", "0.1", "0.2"]]
+
+
+def test_runs_of_one_name_are_told_apart_by_the_folder_above(render: Callable[..., Element], tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name / "run", 0.1, [1.0]) for name in ("large", "small")]
+    [section] = render([], runs=runs).all("section", id="training")
+    assert "2 runs: large/run, small/run." in words(section.text)
+    assert len(section.all("table")) == 1, "equal settings are not listed"

@@ -1,10 +1,24 @@
+from typing import get_args
+
 import pytest
 from report_pages import (
     make_result,
 )
 
+from evaluation.metrics.retrieval import RetrievalProtocol
+from evaluation.prompts import PromptProtocol
 from evaluation.result import Metric
-from evaluation.wording import against_chance, markdown_table, metric_words, summary_table, times_chance
+from evaluation.wording import (
+    against_chance,
+    difference_text,
+    markdown_table,
+    metric_words,
+    protocol_meaning,
+    summary_table,
+    task_meaning,
+    times_chance,
+    value_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +75,51 @@ def test_tables_of_no_results_are_heads() -> None:
 def test_metric_words(name: str, shown: str, percent: bool) -> None:
     found = metric_words(name)
     assert (found.name, found.percent) == (shown, percent)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "acc1",
+            "acc5",
+            "acc1_16_shot",
+            "mean_per_class_recall",
+            "expected_calibration_error",
+            "mean_recall",
+            "mean_recall[pt]",
+        ),
+        *(
+            f"{side}_retrieval_{what}"
+            for side in ("image", "text")
+            for what in ("recall@1", "recall@100", "mean_recall", "median_rank")
+        ),
+        *("miou", "macc", "mf1", "boundary_f", "rsu", "ras", "rda", "rmi", "giou", "ciou", "precision@0.5"),
+        *("plcc", "plcc_fitted", "srocc", "krocc", "rmse", "rmse_fitted"),
+    ],
+)
+def test_every_metric_is_explained_in_a_sentence(name: str) -> None:
+    found = metric_words(name)
+    assert found.name not in (name, name.replace("_", " ")) or name in ("mean_recall",)
+    assert found.meaning.endswith((".", "?")) and len(found.meaning) < 150
+
+
+def test_every_protocol_and_task_is_explained() -> None:
+    for task, protocols in (("zero_shot", get_args(PromptProtocol)), ("retrieval", get_args(RetrievalProtocol))):
+        assert all(protocol_meaning(task, protocol) for protocol in protocols) and task_meaning(task)
+    assert protocol_meaning("zero_shot", "of_nobody") == task_meaning("of_nobody") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told", "difference"),
+    [
+        ("acc1", 0.5, "50.0%", "+50.0"),
+        ("rmi", 0.7, "0.700", "+0.700"),
+        ("rmi[pt]", 0.7, "0.700", "+0.700"),
+        ("plcc_fitted", 0.25, "0.250", "+0.250"),
+        ("image_retrieval_median_rank", 12.5, "12.5", "+12.500"),
+        ("image_retrieval_median_rank", 1234, "1,234", "+1234.000"),
+    ],
+)
+def test_values_are_shares_or_numbers(name: str, value: float, told: str, difference: str) -> None:
+    assert (value_text(name, value), difference_text(name, value)) == (told, difference)
