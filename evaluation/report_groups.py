@@ -42,7 +42,9 @@ def load_missing(folder: Path) -> list[Missing]:
     try:
         return [Missing(**{name: str(value) for name, value in each.items()}) for each in json.loads(path.read_text())]
     except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is no list of missing measurements: {error}. Run `rsvl eval run` again, or remove the file.") from error
+        raise DataError(
+            f"{path} is no list of missing measurements: {error}. Run `rsvl eval run` again, or remove the file."
+        ) from error
 
 
 @dataclass(frozen=True)

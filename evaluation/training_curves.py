@@ -1,4 +1,4 @@
-"""Run folders as the report shows them: curves, settings, speed. Several runs share charts; of their settings those that differ are listed."""
+"""Run folders as the report shows them: curves, settings, speed. Several runs share charts; settings are listed where they differ."""
 
 import json
 import logging
