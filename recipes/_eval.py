@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
 import torch
 import tyro
@@ -11,17 +10,16 @@ from rich.progress import Progress
 
 from evaluation.benchmarks import retrieval as retrieval_benchmark
 from evaluation.benchmarks import zero_shot as zero_shot_benchmark
-from evaluation.comparison import compare_all
 from evaluation.contamination import contamination_of, training_data_of
 from evaluation.data import EvalSet, Head, ShardSet
 from evaluation.embed import EvalPrecision
 from evaluation.embedding_cache import EmbeddingCache
 from evaluation.metrics.retrieval import RetrievalProtocol
 from evaluation.prompts import PromptProtocol
-from evaluation.report import write_report
 from evaluation.result import Result
-from evaluation.wording import comparison_table, summary_table
+from evaluation.wording import summary_table
 from recipes._eval_datasets import ls
+from recipes._eval_report import report
 from recipes.evaluate import suite
 from rsvl_data.shards import Dataset
 from rsvl_data.transforms import Engine
@@ -106,31 +104,6 @@ def zero_shot(options: tyro.conf.OmitArgPrefixes[ZeroShot]) -> int:
 def retrieval(options: tyro.conf.OmitArgPrefixes[Retrieval]) -> int:
     """Image-text retrieval both ways: R@1/5/10, mean recall, median rank."""
     return options.measure(retrieval_benchmark.retrieval, protocol=options.protocol, lang=options.lang)
-
-
-def report(
-    results: Annotated[list[Path], tyro.conf.Positional],
-    /,
-    out: Path = Path("report.html"),
-    data: Path | None = None,
-    run: Path | None = None,
-) -> int:
-    """One self-contained HTML page of any number of results.
-
-    Args:
-        results: result files
-        out: page to write
-        data: dataset folder, for pictures, counts and what the build left out
-        run: run folder, for the training curves
-    """
-    loaded = [Result.load(path) for path in results]
-    comparisons = compare_all(loaded)
-    write_report(out, loaded, comparisons=comparisons, dataset=Dataset.open(data) if data else None, run=run)
-    print(summary_table(loaded))
-    if comparisons:
-        print("\n" + comparison_table(comparisons))
-    print(f"report: {out}")
-    return 0
 
 
 def run(options: tyro.conf.OmitArgPrefixes[suite.Options]) -> int:
