@@ -1,10 +1,11 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from report_pages import make_result
+from report_pages import Element, make_result, words
 
 from evaluation.published import published_beside, published_by_source, published_tables
 from evaluation.result import Metric
@@ -129,3 +130,21 @@ def test_a_file_of_its_own(tmp_path: Path) -> None:
     published_tables.cache_clear()
     with pytest.raises(ValueError, match="a paper: 1 columns, but another number of values in the row of m"):
         published_tables(tmp_path)
+
+
+def test_the_page_greys_what_does_not_compare_and_says_why(render: Callable[..., Element]) -> None:
+    page = render([EUROSAT, replace(EUROSAT, model={"name": "other"})])
+    [table] = page.all("table", class_="papers")
+    ours, *theirs = table.all("tbody")
+    assert [words(row.text) for row in ours.all("tr")] == ["tiny this report 60.0%", "other this report 60.0%"]
+    assert ["differs" in (body.attributes.get("class") or "") for body in theirs] == [False, False, True]
+    assert "table I – same protocol and split, 27,000 items in both" in words(theirs[0].text)
+    assert "GeoRSCLIP, ViT-H-14 67.5%" in words(theirs[0].text)
+    assert "does not compare: protocol farslip, ours georsclip; split skyscript_test, ours all" in words(theirs[2].text)
+    [opened] = [e for e in page.all("details") if e.all("table", class_="papers")]
+    assert "open" in opened.attributes and "20 rows, 9 under this protocol on this split" in words(opened.text)
+    [closed] = [e for e in render([replace(EUROSAT, n=5)]).all("details") if e.all("table", class_="papers")]
+    assert "open" not in closed.attributes and "none under this protocol" in words(closed.text)
+    rsicd = make_result(task="retrieval", dataset="rsicd", metrics={"image_retrieval_mean_recall": Metric(0.2)})
+    assert "RemoteCLIP, ViT-B-32 trained on the train split 28.1%" in words(render([rsicd]).text)
+    assert not render([make_result()]).all("table", class_="papers")

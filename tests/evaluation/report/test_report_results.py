@@ -46,6 +46,10 @@ def test_models_stand_side_by_side(render: Callable[..., Element]) -> None:
     assert cells(second) == ["–", "40.0% 30.0–50.0%", "best 20.0% 10.0–30.0%"]
     [card, *_] = page.all("article", class_="card")
     assert [words(e.text) for e in card.all("p", class_="many")] == ["small 50.0%", "large 70.0%"]
+    assert "guessing" not in card.text
+    guess = make_result(metrics={"acc1": Metric(0.06, 0.02, 0.1, 0.05)}, model={"name": "guess"})
+    [card, *_] = render([make_result(metrics=better), guess]).all("article", class_="card")
+    assert "95% interval 2.0–10.0% 1.2 × chance not told apart from guessing" in words(card.text)
 
 
 def test_equal_values_have_no_best_and_an_absent_one_no_number(render: Callable[..., Element]) -> None:
