@@ -122,6 +122,35 @@ def _confusion_cell(x: float, y: float, cell: int, count: int, total: int, truth
     return square + number.format(x + cell / 2, y + cell / 2 + 4, 100 * share)
 
 
+def reliability_chart(accuracy: Sequence[float], confidence: Sequence[float], items: Sequence[int]) -> Markup:
+    """Accuracy of answers by their confidence, both as shares; perfect is the diagonal. A dot's area grows with its number of items."""
+    side, left, top, bottom = 240, 46, 10, 40
+    width, height = left + side + 12, top + side + bottom
+    parts = []
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x, y = left + tick * side, top + (1 - tick) * side
+        ends = Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>')
+        parts += [ends.format(x, x, top, top + side), ends.format(left, left + side, y, y)]
+        parts.append(Markup('<text class="end" x="{}" y="{}">{:.0f}%</text>').format(left - 6, y + 4, 100 * tick))
+        parts.append(Markup('<text class="middle" x="{}" y="{}">{:.0f}%</text>').format(x, top + side + 16, 100 * tick))
+    parts.append(Markup('<line class="chance" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(left, left + side, top + side, top))
+    total = max(sum(items), 1)
+    for hits, sure, count in zip(accuracy, confidence, items):
+        if count:
+            told = f"{count} items: confidence {100 * sure:.0f}%, right {100 * hits:.0f}%"
+            x, y, radius = left + sure * side, top + (1 - hits) * side, 3 + 13 * math.sqrt(count / total)
+            dot = Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"><title>{}</title></circle>')
+            parts.append(dot.format(x, y, radius, told))
+    middle = left + side / 2
+    parts.append(Markup('<text class="axis middle" x="{}" y="{}">how sure the model is</text>').format(middle, height - 6))
+    label = (
+        "Reliability diagram: how often answers are right, by how sure the model is. The same numbers are in the table beside it."
+    )
+    return Markup('<svg class="reliability" role="img" aria-label="{}" width="{}" height="{}">{}</svg>').format(
+        label, width, height, join(parts)
+    )
+
+
 @dataclass(frozen=True)
 class Series:
     """Points with a finite value, in ascending x. `faint` points are drawn thinly behind: the raw values of a smoothed line."""

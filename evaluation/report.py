@@ -1,181 +1,172 @@
-"""Results to tables and to one HTML page that can be sent to a colleague: nothing in it is loaded from anywhere.
+"""Results to one document that can be sent to a colleague: an HTML page that loads nothing, Markdown, or LaTeX tables.
 
-The wording and order of the page are in `templates/report.html`, its drawings in `figures.py`, the names of metrics and the way numbers
-are written in `wording.py`, the training curves in `training_curves.py`.
+The wording and order of the page are in `templates/report*.html`. What it shows comes from the files beside this one: `report_groups` (what
+stands side by side, paired tests), `report_classes`, `report_pictures`, `training_curves`, `published` (what papers print), `figures`
+(drawings and thumbnails), `wording` (names, and how numbers are written). `report_documents` writes Markdown and LaTeX.
 """
 
-import json
 import shlex
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from evaluation import figures
+from evaluation import figures, wording
 from evaluation.comparison import Comparison
-from evaluation.contamination import shows_overlap
+from evaluation.published import published_by_source
+from evaluation.report_classes import calibration, mix_ups, per_class
+from evaluation.report_documents import latex_report, markdown_report
+from evaluation.report_groups import Missing, grouped, headline, tested, untested_pairs
+from evaluation.report_pictures import NUM_GALLERIES, galleries, heat_maps, overlays
 from evaluation.result import Metric, Result
-from evaluation.training_curves import read_training
-from evaluation.wording import (
-    HEADLINE,
-    against_chance,
-    interval_text,
-    metric_words,
-    model_name,
-    percent,
-    points_text,
-    task_words,
-    times_chance,
-    value_text,
-)
+from evaluation.training_curves import compare_training, read_training
+from evaluation.wording import model_name
 from rsvl_data.errors import OptionError
 from rsvl_data.shards import Dataset, write_atomically
 
-NUM_QUERIES = 6  # a direction and result
-NUM_GALLERIES = 4  # of the first results that have one; with NUM_QUERIES this keeps a page below 3 MB
 NUM_SHEET = 32
+_TEXT_WRITERS = {".md": markdown_report, ".tex": latex_report}
+
+
+def write_report(
+    out: Path,
+    results: Sequence[Result],
+    *,
+    dataset: Dataset | None = None,
+    runs: Sequence[Path] = (),
+    comparisons: Sequence[Comparison] = (),
+    missing: Sequence[Missing] = (),
+    title: str = "Evaluation report",
+    day: date | None = None,
+) -> None:
+    """The ending of `out` decides: .html, .md (tables and notes), .tex (booktabs tables). A section for which nothing is given is left out.
+
+    `dataset` gives the galleries their pictures; `missing` is what was asked for and not measured; `day` is the date, None is today.
+    Raises OptionError when there is nothing to report, or for another ending.
+    """
+    if not results and dataset is None and not runs:
+        raise OptionError("there is nothing to report: give at least one result file, a dataset or a run folder")
+    day, notes = day or datetime.now(UTC).date(), _data_notes(results, dataset)
+    ending = out.suffix.lower()
+    if ending in (".html", ".htm"):
+        page = _page(results, dataset, runs, comparisons, title=title, day=day, notes=notes, missing=missing, folder=out.parent)
+    elif ending in _TEXT_WRITERS:
+        page = _TEXT_WRITERS[ending](grouped(results), notes, comparisons, missing, title=title, day=day)
+    else:
+        raise OptionError(f"--out {out.name}: a report is written as .html, .md or .tex")
+    write_atomically(out, page.encode())
+
+
+# --- The page ---
+
+
+def _page(
+    results: Sequence[Result],
+    dataset: Dataset | None,
+    runs: Sequence[Path],
+    comparisons: Sequence[Comparison],
+    *,
+    folder: Path,
+    **told: Any,
+) -> str:
+    """`told` goes to the template as it is."""
+    groups = grouped(results)
+    pictures = figures.Pictures(dataset) if dataset else None
+    cards, axis_end = headline(groups)
+    found = galleries(results) if pictures else []
+    one_run = read_training(runs[0]) if len(runs) == 1 else None
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            **told,
+            models=list(dict.fromkeys(map(model_name, results))),
+            codes=list(dict.fromkeys(result.code for result in results)),
+            tasks=list(dict.fromkeys(result.task for result in results)),
+            protocols=list(dict.fromkeys((result.task, result.protocol) for result in results)),
+            results=results,
+            commands=list(dict.fromkeys(map(_command, results))),
+            groups=groups,
+            tested=tested(comparisons, results),
+            untested_pairs=untested_pairs(results, comparisons),
+            cards=cards,
+            axis_end=axis_end,
+            class_results=[result for result in results if result.details.get("confusion") or result.per_class],
+            has_confusion=any(result.details.get("confusion") for result in results),
+            heat_maps=[(result, shown) for result in results if (shown := heat_maps(result, folder))],
+            overlays=[(result, shown) for result in results if (shown := overlays(result, folder))],
+            galleries=found[:NUM_GALLERIES],
+            num_galleries=len(found),
+            pictures=pictures,
+            dataset=dataset,
+            sheet=pictures.sheet(NUM_SHEET) if pictures else [],
+            attrition=_attrition(dataset.manifest.get("stages") or []) if dataset else [],
+            training=one_run if one_run and (one_run.charts or one_run.config) else None,
+            trainings=compare_training(runs) if len(runs) > 1 else None,
+        )
+    )
+
+
+_WORDS = (
+    *("against_chance", "class_values_words", "difference_text", "interval_text", "metric_words", "model_name", "percent"),
+    *("protocol_meaning", "task_meaning", "task_words", "times_chance", "value_text"),
+)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["zip"] = zip
+    environment.globals.update(
+        bar=_bar,
+        calibration=calibration,
+        confusion_grid=figures.confusion_grid,
+        mix_ups=mix_ups,
+        per_class=per_class,
+        published_by_source=published_by_source,
+        **{name: getattr(wording, name) for name in _WORDS},
+    )
+    return environment
 
 
 def _bar(name: str, metric: Metric, axis_end: float = 1.0) -> Markup:
-    told = [f"{metric_words(name).name}: {value_text(name, metric.value)}"]
+    told = [f"{wording.metric_words(name).name}: {wording.value_text(name, metric.value)}"]
     if metric.low is not None:
-        told.append(f"95% interval {interval_text(name, metric)}")
+        told.append(f"95% interval {wording.interval_text(name, metric)}")
     if metric.chance is not None:
-        told.append(f"chance {value_text(name, metric.chance)}")
+        told.append(f"chance {wording.value_text(name, metric.chance)}")
     return figures.interval_bar(metric, axis_end, ", ".join(told))
 
 
-@dataclass(frozen=True)
-class Group:
-    """Results that may stand side by side: the same items under the same rules, by different models."""
-
-    results: list[Result]
-
-    @property
-    def first(self) -> Result:
-        return self.results[0]
-
-    @property
-    def data_facts(self) -> list[str]:
-        """What the benchmark says about the data that took part, such as the captions' language."""
-        facts = {name: value for name, value in self.first.data.items() if name not in ("name", "note", "sha256")}
-        return [f"{name.replace('_', ' ')} {value}" for name, value in facts.items() if value]
-
-    @property
-    def metric_names(self) -> list[str]:
-        return list(dict.fromkeys(name for result in self.results for name in result.metrics))
-
-    @property
-    def columns(self) -> list[str]:
-        """Model names, told apart by weights or else by number where two are equal."""
-        names = [model_name(result) for result in self.results]
-        sha256s = [str(result.model.get("sha256") or "")[:8] for result in self.results]
-        told = [f"{name} {sha256}".strip() if names.count(name) > 1 else name for name, sha256 in zip(names, sha256s)]
-        return [f"{name} #{i}" if told.count(name) > 1 else name for i, name in enumerate(told, 1)]
-
-    @property
-    def contaminations(self) -> list[tuple[str, str, bool]]:
-        """Model, what is known of its training data, and whether that is a reason to distrust its numbers."""
-        return [
-            (column, _contamination_text(result.contamination), shows_overlap(result.contamination))
-            for column, result in zip(self.columns, self.results)
-            if result.contamination
-        ]
-
-    def metric(self, name: str) -> list[tuple[str, Metric | None]]:
-        return [(column, result.metrics.get(name)) for column, result in zip(self.columns, self.results)]
-
-    def best(self, name: str) -> float | None:
-        """The best of several different values."""
-        values = {metric.value for _, metric in self.metric(name) if metric}
-        if len(values) < 2:
-            return None
-        return max(values) if self.higher_is_better(name) else min(values)
-
-    def higher_is_better(self, name: str) -> bool:
-        return next(metric.higher_is_better for _, metric in self.metric(name) if metric)
-
-    def chance(self, name: str) -> float | None:
-        return next((metric.chance for _, metric in self.metric(name) if metric and metric.chance is not None), None)
+def _command(result: Result) -> str:
+    """MODEL and DATASET stand for folders: a result knows their checksums, not where they lie."""
+    options = {"split": result.split, "protocol": result.protocol, "lang": result.data.get("lang"), "seed": result.seed}
+    given = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
+    task = shlex.quote(result.task.replace("_", "-"))
+    return f"rsvl eval {task} --model MODEL --data DATASET {' '.join(given)} --out {task}.json"
 
 
-def _contamination_text(contamination: Mapping[str, Any]) -> str:
-    told = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in contamination.items()}
-    return "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
+# --- The data ---
 
 
-def _groups(results: Sequence[Result]) -> list[Group]:
-    groups: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
-    for result in results:
-        facts = json.dumps({name: value for name, value in result.data.items() if name not in ("name", "note")}, sort_keys=True)
-        groups[result.task, result.dataset, result.split, result.protocol, result.prompts, result.n, facts].append(result)
-    return [Group(members) for members in groups.values()]
-
-
-def _headline(groups: Sequence[Group]) -> tuple[list[tuple[Group, str]], float]:
-    """Up to four group-and-metric pairs, one for each known metric, then what else there is; and where their common axis ends."""
-    cards = []
-    for task, name in HEADLINE:
-        cards += [(group, name) for group in groups if group.first.task == task and name in group.metric_names][:1]
-    for group in groups:
-        shares = [name for name in group.metric_names if metric_words(name).percent]
-        known = [name for name in shares if (group.first.task, name) in HEADLINE]
-        cards += [(group, name) for name in (known or shares)[:1] if (group, name) not in cards]
-    cards = cards[:4]
-    metrics = [metric for group, name in cards for _, metric in group.metric(name) if metric]
-    reach = max((value for m in metrics for value in (m.value, m.high, m.chance) if value is not None), default=1.0)
-    return cards, next((end for end in (0.1, 0.2, 0.5) if reach <= end), 1.0)
-
-
-# --- Single results: confusion and gallery ---
-
-
-def _mix_ups(confusion: Mapping[str, Any], count: int = 8) -> list[tuple[str, str, int, int]]:
-    """The most frequent errors: truth, answer, how often, out of how many."""
-    classes, counts = confusion["classes"], confusion["counts"]
-    errors = [
-        (classes[i], classes[j], counts[i][j], sum(counts[i]))
-        for i in range(len(classes))
-        for j in range(len(classes))
-        if i != j and counts[i][j]
-    ]
-    return sorted(errors, key=lambda error: (-error[2], -error[2] / error[3]))[:count]
-
-
-def _per_class(result: Result) -> list[tuple[str, float, str]]:
-    """Class, value and "3 of 5" where the confusion tells it; from the confusion alone where per-class values are absent."""
-    confusion = result.details.get("confusion")
-    rows = dict(zip(confusion["classes"], confusion["counts"])) if confusion else {}
-    right = {name: (row[i], sum(row)) for i, (name, row) in enumerate(rows.items())}
-    values = result.per_class or {name: hits / total for name, (hits, total) in right.items() if total}
-    return [(name, value, "{} of {}".format(*right[name]) if name in right else "") for name, value in values.items()]
-
-
-@dataclass(frozen=True)
-class Gallery:
-    result: Result
-    directions: list[tuple[str, list[dict[str, Any]]]]
-
-
-def _galleries(results: Sequence[Result]) -> list[Gallery]:
-    galleries = []
-    for result in results:
-        entries = result.details.get("gallery") or []
-        by_direction = [
-            (direction, [entry for entry in entries if entry["direction"] == direction][:NUM_QUERIES])
-            for direction in ("text_to_image", "image_to_text")
-        ]
-        if any(entries for _, entries in by_direction):
-            galleries.append(Gallery(result, [(direction, entries) for direction, entries in by_direction if entries]))
-    return galleries
-
-
-# --- Dataset and run ---
+def _data_notes(results: Sequence[Result], dataset: Dataset | None) -> list[tuple[str, str | None]]:
+    """Every dataset the page speaks of, each with every different note about it."""
+    pairs = [(result.dataset, result.data.get("note")) for result in results]
+    if dataset:
+        pairs.append((dataset.name, dataset.note))
+    noted = {name for name, note in pairs if note}
+    return list(dict.fromkeys((name, note or None) for name, note in pairs if note or name not in noted))
 
 
 def _attrition(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -196,97 +187,3 @@ def _attrition(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
-
-
-# --- The page ---
-
-
-def write_report(
-    out: Path,
-    results: Sequence[Result],
-    *,
-    dataset: Dataset | None = None,
-    run: Path | None = None,
-    comparisons: Sequence[Comparison] = (),
-    title: str = "Evaluation report",
-    day: date | None = None,
-) -> None:
-    """One self-contained HTML page. A section for which nothing is given is left out; the gallery needs `dataset` for pictures.
-
-    `run` is a training run's folder (metrics.jsonl, config.json), `day` what the page is dated; None is today.
-    Raises OptionError when there is nothing to report.
-    """
-    if not results and dataset is None and run is None:
-        raise OptionError("there is nothing to report: give at least one result file, a dataset or a run folder")
-    pictures = figures.Pictures(dataset) if dataset else None
-    groups = _groups(results)
-    cards, axis_end = _headline(groups)
-    galleries = _galleries(results) if pictures else []
-    training = read_training(run) if run else None
-    template = _environment().get_template("report.html")
-    page = template.render(
-        title=title,
-        day=day or datetime.now(UTC).date(),
-        notes=_data_notes(results, dataset),
-        models=list(dict.fromkeys(map(model_name, results))),
-        codes=list(dict.fromkeys(result.code for result in results)),
-        results=results,
-        commands=list(dict.fromkeys(map(_command, results))),
-        groups=groups,
-        comparisons=comparisons,
-        cards=cards,
-        axis_end=axis_end,
-        class_results=[result for result in results if result.details.get("confusion") or result.per_class],
-        has_confusion=any(result.details.get("confusion") for result in results),
-        galleries=galleries[:NUM_GALLERIES],
-        num_galleries=len(galleries),
-        pictures=pictures,
-        dataset=dataset,
-        sheet=pictures.sheet(NUM_SHEET) if pictures else [],
-        attrition=_attrition(dataset.manifest.get("stages") or []) if dataset else [],
-        training=training if training and (training.charts or training.config) else None,
-    )
-    write_atomically(out, page.encode())
-
-
-def _command(result: Result) -> str:
-    """MODEL and DATASET stand for folders: a result knows their checksums, not where they lie."""
-    options = {"split": result.split, "protocol": result.protocol, "lang": result.data.get("lang"), "seed": result.seed}
-    given = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
-    task = shlex.quote(result.task.replace("_", "-"))
-    return f"rsvl eval {task} --model MODEL --data DATASET {' '.join(given)} --out {task}.json"
-
-
-def _data_notes(results: Sequence[Result], dataset: Dataset | None) -> list[tuple[str, str | None]]:
-    """Every dataset the page speaks of, each with every different note about it."""
-    pairs = [(result.dataset, result.data.get("note")) for result in results]
-    if dataset:
-        pairs.append((dataset.name, dataset.note))
-    noted = {name for name, note in pairs if note}
-    return list(dict.fromkeys((name, note or None) for name, note in pairs if note or name not in noted))
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(
-        bar=_bar,
-        confusion_grid=figures.confusion_grid,
-        against_chance=against_chance,
-        interval_text=interval_text,
-        metric_words=metric_words,
-        mix_ups=_mix_ups,
-        model_name=model_name,
-        per_class=_per_class,
-        percent=percent,
-        points_text=points_text,
-        task_words=task_words,
-        times_chance=times_chance,
-        value_text=value_text,
-    )
-    return environment

@@ -1,4 +1,4 @@
-"""A run folder as the report shows it: curves, settings, speed."""
+"""Run folders as the report shows them: curves, settings, speed. Several runs share charts; settings are listed where they differ."""
 
 import json
 import logging
@@ -23,6 +23,7 @@ _MAIN_SETTINGS = frozenset(
     | {"lr", "lr_scheduler", "warmup", "wd", "steps", "precision"}
 )
 _HELD_OUT = "On held-out data, during training"
+_NUM_HELD_OUT = 4  # charts of runs compared
 _NOISY = ("Loss", "Gradient norm", "Images per second")
 
 
@@ -36,9 +37,12 @@ class Chart:
 
 @dataclass(frozen=True)
 class Training:
+    """One run."""
+
     charts: list[Chart]
     facts: list[tuple[str, str]]
     settings: list[tuple[str, str]]
+    all_settings: list[tuple[str, str]]
     recipe: str | None
     config: str | None
 
@@ -58,9 +62,59 @@ def read_training(run: Path) -> Training:
         charts=_charts(lines),
         facts=_run_facts(lines),
         settings=main or settings[:12],
+        all_settings=settings,
         recipe=config.get("recipe") if config else None,
         config=json.dumps(config, indent=2, ensure_ascii=False) if config else None,
     )
+
+
+@dataclass(frozen=True)
+class TrainingCompared:
+    """Several runs. Rows of `facts` and of `differing` settings have one value a run, "–" where it has none."""
+
+    runs: list[str]
+    charts: list[Chart]
+    facts: list[tuple[str, list[str]]]
+    differing: list[tuple[str, list[str]]]
+
+
+def compare_training(runs: Sequence[Path]) -> TrainingCompared:
+    """Raises DataError as `read_training`."""
+    lines = [_metric_lines(run / "metrics.jsonl") for run in runs]
+    read = [read_training(run) for run in runs]
+    settings = [dict(each.all_settings) for each in read]
+    names = list(dict.fromkeys(name for each in settings for name in each))
+    rows = [(name, [each.get(name, "–") for each in settings]) for name in names]
+    facts = [dict(each.facts) for each in read]
+    return TrainingCompared(
+        _run_names(runs),
+        _charts_compared(_run_names(runs), lines),
+        [(name, [each.get(name, "–") for each in facts]) for name in dict.fromkeys(name for each in facts for name in each)],
+        [(name, values) for name, values in rows if len(set(values)) > 1],
+    )
+
+
+def _run_names(runs: Sequence[Path]) -> list[str]:
+    """The folder's name; with the folder above it where that tells nothing apart."""
+    names = [run.resolve().name for run in runs]
+    return [f"{run.resolve().parent.name}/{name}" if names.count(name) > 1 else name for run, name in zip(runs, names)]
+
+
+def _charts_compared(runs: Sequence[str], lines: Sequence[Sequence[Mapping[str, Any]]]) -> list[Chart]:
+    """One chart a metric that at least one run has, a line a run."""
+    names = list(dict.fromkeys(name for each in lines for line in each for name in line))
+    first = [name for _, name in HEADLINE]
+    vals = sorted((name for name in names if name.startswith("val/")), key=lambda name: _last(name) not in first)
+    wanted = [("Loss", "loss/total")] if "loss/total" in names else [("Loss", name) for name in names if name.startswith("loss/")]
+    wanted += [(f"{metric_words(_last(name)).name}, held out", name) for name in vals[:_NUM_HELD_OUT]]
+    wanted += [("Learning rate", "lr"), ("Gradient norm", "grad_norm"), ("Images per second", "samples_per_s")]
+    charts = []
+    for title, name in wanted:
+        curves = [(run, points) for run, each in zip(runs, lines) if (points := _points(each, name))]
+        if curves:
+            as_percent = name.startswith("val/") and "loss" not in name and metric_words(_last(name)).percent
+            charts.append(_chart(title, curves, as_percent=as_percent, noisy=title in _NOISY, names=dict(zip(runs, runs))))
+    return charts
 
 
 def _metric_lines(path: Path) -> list[dict[str, Any]]:
@@ -98,21 +152,35 @@ def _charts(lines: Sequence[Mapping[str, Any]]) -> list[Chart]:
     wanted += [("Learning rate", ["lr"]), ("Logit scale", ["logit_scale"]), ("Gradient norm", ["grad_norm"])]
     wanted += [("Images per second", ["samples_per_s"])]
     shown = [(title, [name for name in group if name in names]) for title, group in wanted]
-    return [_chart(title, [(name, _points(lines, name)) for name in group]) for title, group in shown if group]
+    return [_chart_of_run(title, [(name, _points(lines, name)) for name in group]) for title, group in shown if group]
 
 
-def _chart(title: str, curves: Sequence[tuple[str, list[figures.Point]]]) -> Chart:
-    """Noisy curves (one value a step) are smoothed, with their raw values behind; evaluations and schedules stay as they are."""
+def _chart_of_run(title: str, curves: Sequence[tuple[str, list[figures.Point]]]) -> Chart:
     as_percent = title == _HELD_OUT
+    names = {
+        name: metric_words(_last(name)).name if as_percent else name.removeprefix("loss/") if title == "Loss" else title
+        for name, _ in curves
+    }
+    return _chart(title, curves, as_percent=as_percent, noisy=title in _NOISY, names=names)
+
+
+def _chart(
+    title: str,
+    curves: Sequence[tuple[str, list[figures.Point]]],
+    *,
+    as_percent: bool,
+    noisy: bool,
+    names: Mapping[str, str],
+) -> Chart:
+    """Noisy curves (one value a step) are smoothed, with their raw values behind; evaluations and schedules stay as they are."""
     text = percent if as_percent else "{:.3g}".format
     series, legend, span = [], [], 0
     for name, points in curves[: figures.NUM_LINE_STYLES]:
-        smooth = title in _NOISY and len(points) > 50 and not name.startswith("val/")
+        smooth = noisy and len(points) > 50 and not name.startswith("val/")
         span = max(span, len(points) // 25) if smooth else span
         line = figures.smoothed(points, len(points) // 25) if smooth else points
-        shown = metric_words(_last(name)).name if as_percent else name.removeprefix("loss/") if title == "Loss" else title
-        series.append(Series(shown, line, points if smooth else ()))
-        legend.append((shown, text(line[-1][1])))
+        series.append(Series(names[name], line, points if smooth else ()))
+        legend.append((names[name], text(line[-1][1])))
     hints = [f"Line: smoothed over about {span} steps; faint: every step."] if span else []
     if len(curves) > len(series):
         hints.append(f"The first {len(series)} of {len(curves)} curves.")

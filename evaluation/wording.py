@@ -5,21 +5,35 @@ Results hold unrounded fractions; they are turned into percent here and nowhere 
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evaluation.comparison import Comparison
 from evaluation.result import Metric, Result
 
-HEADLINE = (("zero_shot", "acc1"), ("retrieval", "image_retrieval_recall@5"), ("retrieval", "mean_recall"))
+HEADLINE = (
+    ("zero_shot", "acc1"),
+    ("retrieval", "image_retrieval_recall@5"),
+    ("retrieval", "mean_recall"),
+    ("open_vocabulary", "miou"),
+    ("localization", "rmi"),
+    ("referring", "giou"),
+)
 
 
 @dataclass(frozen=True)
 class MetricWords:
-    """`percent` is false for what is no share of anything: a rank, a correlation."""
+    """`percent` is false for what is no share of anything, or is never printed as one: a rank, a correlation. `decimals` None: as many as
+    three digits need."""
 
     name: str
     meaning: str = ""
     percent: bool = True
+    decimals: int | None = None
+
+
+def _ratio(name: str, meaning: str) -> MetricWords:
+    """Printed as a number with three decimals, as the papers do."""
+    return MetricWords(name, meaning, percent=False, decimals=3)
 
 
 # A new benchmark adds its names here. A name that is not listed is shown as it is, as a share.
@@ -33,12 +47,26 @@ _METRICS = {
     "expected_calibration_error": MetricWords(
         "Calibration error", "How far the model's confidence is from how often it is right, on average; 0 is best."
     ),
-    "miou": MetricWords("Mean IoU", "Average over classes of the pixels in both masks over the pixels in either."),
-    "oiou": MetricWords("Overall IoU", "All pixels in both masks over all in either; large objects count more."),
-    "plcc": MetricWords("Pearson correlation", "Of predicted and true quality.", percent=False),
-    "srocc": MetricWords("Spearman correlation", "Of the ranks of predicted and true quality.", percent=False),
-    "krocc": MetricWords("Kendall correlation", "Tau-b of predicted and true quality.", percent=False),
-    "plcc_fitted": MetricWords("Pearson correlation, fitted", "After a logistic curve of four parameters.", percent=False),
+    "miou": MetricWords(
+        "Mean IoU", "Overlap of predicted and true area over their union, averaged over classes; a small class counts in full."
+    ),
+    "macc": MetricWords("Mean pixel accuracy", "Share of a class's pixels that are named right, averaged over classes."),
+    "aacc": MetricWords("Pixel accuracy", "Share of all pixels that are named right; large classes decide it."),
+    "mf1": MetricWords("Mean F1", "Harmonic mean of a class's precision and recall over pixels, averaged over classes."),
+    "boundary_f1": MetricWords("Boundary F", "How well predicted outlines follow the true ones, within a few pixels."),
+    "giou": MetricWords(
+        "gIoU", "IoU of the mask that a sentence asks for, averaged over sentences; a small object counts in full."
+    ),
+    "ciou": MetricWords("cIoU", "All overlaps summed over all unions summed; large objects decide it."),
+    "oiou": MetricWords("Overall IoU", "All pixels in both masks over all in either; large objects count more. Also called cIoU."),
+    "rsu": _ratio("Rsu", "How much of the heat map lies inside the region that the sentence means; 1 is best."),
+    "ras": _ratio("Ras", "How far the peaks of the heat map lie from the centre of the region; 0 is best, 1 worst."),
+    "rda": _ratio("Rda", "How closely the peaks lie together: attention that is not scattered; 1 is best."),
+    "rmi": _ratio("Rmi", "0.4 Rsu + 0.35 (1 - Ras) + 0.25 Rda: semantic localisation in one number; 1 is best."),
+    "plcc": _ratio("Linear correlation", "Pearson correlation of predicted and true quality, from -1 to 1."),
+    "srocc": _ratio("Rank correlation", "Spearman correlation: do both put the items in one order? From -1 to 1."),
+    "krocc": _ratio("Pair correlation", "Kendall correlation: pairs in the right order less pairs in the wrong one."),
+    "rmse": _ratio("RMSE", "Root of the mean squared difference of predicted and true quality; 0 is best."),
 }
 _RETRIEVAL_SIDES = {
     "image_retrieval_": ("Text to image", "image", "a caption"),
@@ -50,11 +78,53 @@ _TASKS = {
     "linear_probe": "Linear probe",
     "knn": "Nearest neighbours",
     "few_shot": "Few-shot classification",
-    "segmentation": "Semantic segmentation",
+    "localization": "Semantic localisation",
+    "open_vocabulary": "Open-vocabulary segmentation",
+    "segmentation": "Segmentation",
     "referring": "Referring segmentation",
-    "quality": "Predicted quality of segmentation",
+    "quality": "Segmentation quality assessment",
 }
-_FEW_SHOT = re.compile(r"acc1_(\d+)_shot")
+_TASK_MEANINGS = {
+    "zero_shot": "The model has not been trained on these classes: it takes the class whose description fits the image best.",
+    "retrieval": "A sentence has to find its image among all images of the set, and an image its sentence.",
+    "linear_probe": "A linear classifier trained on the frozen image embeddings.",
+    "knn": "The class of an image from its nearest training images.",
+    "few_shot": "A linear classifier trained on a few images of each class.",
+    "localization": "Where in a large scene is what a sentence describes? The model answers with a heat map.",
+    "open_vocabulary": "Every pixel gets the class whose name fits it best; no class was trained for.",
+    "segmentation": "Every pixel gets a class.",
+    "referring": "The mask of the one thing that a sentence describes.",
+    "quality": "How good is a mask, told without the true one?",
+}
+_CLASS_VALUES = {"zero_shot": "Share right, by class", "open_vocabulary": "IoU by class", "segmentation": "IoU by class"}
+_PROTOCOLS = {
+    ("zero_shot", "rsvl"): "our own sentences around each class name, in plain English",
+    ("zero_shot", "skyscript"): "SkyScript's two sentences around each class name",
+    ("zero_shot", "farslip"): "as SkyScript: two sentences around each class name; the splits are SkyScript's too",
+    ("zero_shot", "georsclip"): "105 sentences around each class name, averaged before they are normalised, as RS5M's code does",
+    (
+        "zero_shot",
+        "clip_benchmark",
+    ): "class names and sentences of CLIP_benchmark for this dataset, OpenAI's 80 where it has none",
+    ("retrieval", "rsvl"): "every caption is a query; an answer with the same words as a right one is right as well",
+    (
+        "retrieval",
+        "clip_benchmark",
+    ): "every caption is a query; only an image's own captions are right, even among equal sentences",
+    ("retrieval", "georsclip"): "every caption is a query; only an image's own captions are right, as in RS5M's code",
+    (
+        "retrieval",
+        "skyscript",
+    ): "equal captions are merged into one and begin with “a satellite image.”, as SkyScript's code does",
+    ("retrieval", "farslip"): "as SkyScript: equal captions are merged into one",
+    ("open_vocabulary", "farslip"): "windows of 224 px, 80 sentences, no threshold, as the code of FarSLIP's authors runs",
+    (
+        "open_vocabulary",
+        "segearth_ov",
+    ): "SegEarth-OV: the image's own summary is subtracted from its parts, thresholds by dataset",
+    ("localization", "semantic_localization"): "crops of 256, 512 and 768 px, as the code of the measure's authors runs",
+}
+_NAMED_NUMBER = re.compile(r"acc1_(\d+)_shot|precision@(0\.\d+)|([a-z0-9]+)_fitted")
 
 
 def metric_words(name: str) -> MetricWords:
@@ -62,10 +132,23 @@ def metric_words(name: str) -> MetricWords:
     if name.endswith("]"):
         name, _, lang = name[:-1].partition("[")
         words = metric_words(name)
-        return MetricWords(f"{words.name} ({lang})", words.meaning, words.percent)
-    if few := _FEW_SHOT.fullmatch(name):
-        return MetricWords(f"Top-1 accuracy, {few[1]}-shot", f"A linear probe trained on {few[1]} images of each class.")
+        return replace(words, name=f"{words.name} ({lang})")
+    if named := _NAMED_NUMBER.fullmatch(name):
+        return _with_number(name, *named.groups())
     return _METRICS.get(name) or _retrieval_words(name) or MetricWords(name.replace("_", " "))
+
+
+def _with_number(name: str, shots: str | None, iou: str | None, fitted: str | None) -> MetricWords:
+    if shots:
+        return MetricWords(f"Top-1 accuracy, {shots}-shot", f"A linear probe trained on {shots} images of each class.")
+    if iou:
+        return MetricWords(
+            f"Precision at IoU {iou}", f"How often the predicted mask overlaps the true one with IoU {iou} or more."
+        )
+    words = _METRICS.get(fitted or "") or MetricWords(name.replace("_", " "), percent=False)
+    return MetricWords(
+        f"{words.name}, fitted", f"{words.meaning} After a logistic fit of predictions to truth.", words.percent, words.decimals
+    )
 
 
 def _retrieval_words(name: str) -> MetricWords | None:
@@ -90,6 +173,20 @@ def task_words(task: str) -> str:
     return _TASKS.get(task) or task.replace("_", " ").capitalize()
 
 
+def task_meaning(task: str) -> str:
+    return _TASK_MEANINGS.get(task, "")
+
+
+def class_values_words(task: str) -> str:
+    """What the values in `Result.per_class` are."""
+    return _CLASS_VALUES.get(task, "Value by class")
+
+
+def protocol_meaning(task: str, protocol: str) -> str:
+    """Empty for a protocol that is not listed here."""
+    return _PROTOCOLS.get((task, protocol), "")
+
+
 # --- Numbers as text ---
 
 
@@ -100,8 +197,11 @@ def percent(fraction: float) -> str:
 def value_text(name: str, value: float | None) -> str:
     if value is None:
         return "–"
-    if metric_words(name).percent:
+    words = metric_words(name)
+    if words.percent:
         return percent(value)
+    if words.decimals is not None:
+        return f"{value:.{words.decimals}f}"
     return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
@@ -159,15 +259,20 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
 
 def _comparison_row(each: Comparison) -> tuple[str, ...]:
     told = each.difference
-    low, high = (points_text(value) for value in (told.low, told.high))
+    value, low, high = (difference_text(each.metric, value) for value in (told.value, told.low, told.high))
     where = (each.task, f"{each.dataset}/{each.split}", each.protocol, each.metric)
     names = (str(each.first.get("name")), str(each.second.get("name")))
-    return (*names, *where, points_text(told.value), f"{low} to {high}", f"{told.p_value:.3f}", each.verdict)
+    return (*names, *where, value, f"{low} to {high}", f"{told.p_value:.3f}", each.verdict)
 
 
 def points_text(difference: float) -> str:
     """Percentage points, signed."""
     return f"{100 * difference:+.1f}"
+
+
+def difference_text(name: str, difference: float) -> str:
+    """Signed: points where the metric is a share, else in its own unit."""
+    return points_text(difference) if metric_words(name).percent else f"{difference:+.3f}"
 
 
 def markdown_table(results: Sequence[Result]) -> str:

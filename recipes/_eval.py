@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 
@@ -12,22 +12,19 @@ from evaluation.benchmarks import knn as knn_benchmark
 from evaluation.benchmarks import linear_probe as linear_probe_benchmark
 from evaluation.benchmarks import retrieval as retrieval_benchmark
 from evaluation.benchmarks import zero_shot as zero_shot_benchmark
-from evaluation.comparison import compare_all
 from evaluation.data import EvalSet, Head
 from evaluation.datasets import open_dataset
 from evaluation.metrics.retrieval import RetrievalProtocol
 from evaluation.prompts import PromptProtocol
-from evaluation.report import write_report
 from evaluation.result import Result
-from evaluation.wording import comparison_table, summary_table
 from recipes._eval_datasets import ls
 from recipes._eval_localization import localization
 from recipes._eval_masks import MASK_VERBS
 from recipes._eval_measured import Measured
 from recipes._eval_open_vocabulary import open_vocabulary_verb
+from recipes._eval_report import report
 from recipes.evaluate import suite
 from rsvl_data.shard_cache import ShardCache, default_cache_folder
-from rsvl_data.shards import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,31 +105,6 @@ def knn(options: tyro.conf.OmitArgPrefixes[Probe]) -> int:
 def few_shot(options: tyro.conf.OmitArgPrefixes[Probe]) -> int:
     """Linear probes on 1, 2, 4, 8 and 16 training images a class."""
     return options.probe(few_shot_benchmark.few_shot)
-
-
-def report(
-    results: Annotated[list[Path], tyro.conf.Positional],
-    /,
-    out: Path = Path("report.html"),
-    data: Path | None = None,
-    run: Path | None = None,
-) -> int:
-    """One self-contained HTML page of any number of results.
-
-    Args:
-        results: result files
-        out: page to write
-        data: dataset folder, for pictures, counts and what the build left out
-        run: run folder, for the training curves
-    """
-    loaded = [Result.load(path) for path in results]
-    comparisons = compare_all(loaded)
-    write_report(out, loaded, comparisons=comparisons, dataset=Dataset.open(data) if data else None, run=run)
-    print(summary_table(loaded))
-    if comparisons:
-        print("\n" + comparison_table(comparisons))
-    print(f"report: {out}")
-    return 0
 
 
 def run(options: tyro.conf.OmitArgPrefixes[suite.Options]) -> int:

@@ -57,7 +57,7 @@ def run(options: Options) -> None:
     results = _evaluate(options, dataset, encoder)
     write_model_card(options.out / "run", results)
     page = options.out / "report.html"
-    write_report(page, results, dataset=dataset, run=options.out / "run", title=f"rsvl quickstart: {dataset.name}")
+    write_report(page, results, dataset=dataset, runs=[options.out / "run"], title=f"rsvl quickstart: {dataset.name}")
     print(summary_table(results))
     print(f"dataset  {options.out / 'dataset'}   ({', '.join(f'{split} {count}' for split, count in dataset.splits.items())})")
     print(f"model    {options.out / 'run' / 'export'}   (open_clip local-dir)")

@@ -19,7 +19,7 @@ from evaluation.comparison import compare_all, save_comparisons
 from evaluation.embed import EvalPrecision
 from evaluation.embedding_cache import EmbeddingCache
 from evaluation.report import write_report
-from evaluation.result import Result
+from evaluation.report_groups import Missing, save_missing
 from evaluation.suite import SuiteName, measurements
 from evaluation.wording import comparison_table, summary_table
 from recipes._suite_run import Outcome, Ranks, Rules, SuiteRun, outcome_table
@@ -79,7 +79,7 @@ def run(options: Options) -> list[Outcome]:
         if ranks.rank > 0:
             return outcomes
     save_config(options.out, "evaluate/suite", options)
-    _tell(options, [outcome.result for outcome in outcomes if outcome.result])
+    _tell(options, outcomes)
     print(outcome_table(outcomes))
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     if failed:
@@ -111,16 +111,25 @@ def _measured(options: Options, ranks: Ranks) -> list[Outcome]:
     return outcomes
 
 
-def _tell(options: Options, results: list[Result]) -> None:
+def _tell(options: Options, outcomes: list[Outcome]) -> None:
+    results = [outcome.result for outcome in outcomes if outcome.result]
+    missing = [_missing(outcome) for outcome in outcomes if outcome.result is None]
+    save_missing(options.out, missing)
     if not results:
         return
     comparisons = compare_all(results, num_bootstrap=options.num_bootstrap, seed=options.seed)
     save_comparisons(options.out / "comparisons.json", comparisons)
-    write_report(options.out / "report.html", results, comparisons=comparisons, title=f"rsvl eval run {options.suite}")
+    title = f"rsvl eval run {options.suite}"
+    write_report(options.out / "report.html", results, comparisons=comparisons, missing=missing, title=title)
     print(summary_table(results))
     if comparisons:
         print("\n" + comparison_table(comparisons))
     print(f"\nreport: {options.out / 'report.html'}")
+
+
+def _missing(outcome: Outcome) -> Missing:
+    wanted = outcome.measurement
+    return Missing(wanted.task, wanted.dataset, wanted.protocol, outcome.model, outcome.state, outcome.reason or "")
 
 
 def smoke(folder: Path) -> Options:

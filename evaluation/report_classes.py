@@ -1,0 +1,53 @@
+"""What a result tells class by class: mix-ups, values, and how far the model's confidence can be trusted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from evaluation import figures
+from evaluation.result import Result
+
+
+def mix_ups(confusion: Mapping[str, Any], count: int = 8) -> list[tuple[str, str, int, int]]:
+    """The most frequent errors: truth, answer, how often, out of how many."""
+    classes, counts = confusion["classes"], confusion["counts"]
+    errors = [
+        (classes[i], classes[j], counts[i][j], sum(counts[i]))
+        for i in range(len(classes))
+        for j in range(len(classes))
+        if i != j and counts[i][j]
+    ]
+    return sorted(errors, key=lambda error: (-error[2], -error[2] / error[3]))[:count]
+
+
+def per_class(result: Result) -> list[tuple[str, float, str]]:
+    """Class, value and "3 of 5" where the confusion tells it; from the confusion alone where per-class values are absent."""
+    confusion = result.details.get("confusion") if result.task not in _OVER_PIXELS else None
+    rows = dict(zip(confusion["classes"], confusion["counts"])) if confusion else {}
+    right = {name: (row[i], sum(row)) for i, (name, row) in enumerate(rows.items())}
+    values = result.per_class or {name: hits / total for name, (hits, total) in right.items() if total}
+    return [(name, value, "{} of {}".format(*right[name]) if name in right else "") for name, value in values.items()]
+
+
+_OVER_PIXELS = ("open_vocabulary", "segmentation")  # "3 of 5" is no IoU
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Bins that hold items: lower and upper confidence, items, mean confidence, share right."""
+
+    drawing: Markup
+    bins: list[tuple[float, float, int, float, float]]
+
+
+def calibration(result: Result) -> Calibration | None:
+    """From `details["calibration"]`; None where the result has none."""
+    told = result.details.get("calibration")
+    if not told or not sum(told["items"]):
+        return None
+    items, confidence, accuracy = told["items"], told["confidence"], told["accuracy"]
+    num_bins = len(items)
+    bins = [(b / num_bins, (b + 1) / num_bins, items[b], confidence[b], accuracy[b]) for b in range(num_bins) if items[b]]
+    return Calibration(figures.reliability_chart(accuracy, confidence, items), bins)
