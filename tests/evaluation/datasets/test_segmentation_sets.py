@@ -264,3 +264,13 @@ def test_a_stored_class_that_nothing_is_said_about():
         Labels(Legend(("water", "road")), ("water",)).table()
     assert Labels(Legend(("water", "road")), ("water",), merged=(("road", "water"),)).table()[:3].tolist() == [0, 0, 255]
     assert Labels(Legend(("water", "road")), ("water",), ignored=("road",)).table()[:2].tolist() == [0, 255]
+
+
+def test_a_small_image_is_padded_with_ignored_pixels_and_the_next_image_is_another(tmp_path):
+    palette = KNOWN_LEGENDS["iSAID"].palette
+    files = {f"images/images/P000{n}.png": picture() for n in (1, 2)}
+    files |= {f"Semantic_masks/images/P000{n}_instance_color_RGB.png": file(colours(palette, n)) for n in (1, 2)}
+    data = opened(tmp_path, "isaid", {f"iSAID/val/{name}": content for name, content in files.items()})
+    for index in (0, 1, 0):
+        mask = data.mask(index)
+        assert mask.shape == (896, 896) and (mask[:4, :6] == index + 1).all() and (mask == IGNORED).sum() == 896**2 - 24
