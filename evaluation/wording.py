@@ -58,7 +58,9 @@ _METRICS = {
         "gIoU", "IoU of the mask that a sentence asks for, averaged over sentences; a small object counts in full."
     ),
     "ciou": MetricWords("cIoU", "All overlaps summed over all unions summed; large objects decide it."),
-    "oiou": MetricWords("Overall IoU", "All pixels in both masks over all in either; large objects count more. Also called cIoU."),
+    "oiou": MetricWords(
+        "Overall IoU", "All pixels in both masks over all in either; large objects count more. Also called cIoU."
+    ),
     "rsu": _ratio("Rsu", "How much of the heat map lies inside the region that the sentence means; 1 is best."),
     "ras": _ratio("Ras", "How far the peaks of the heat map lie from the centre of the region; 0 is best, 1 worst."),
     "rda": _ratio("Rda", "How closely the peaks lie together: attention that is not scattered; 1 is best."),
