@@ -103,7 +103,7 @@ def test_what_is_said_of_a_step():
 def test_a_full_disk_says_how_to_go_on(colours, tmp_path, small_disk):
     out = tmp_path / "run"
     out.mkdir()
-    with small_disk(out, "64k"):  # no room for a checkpoint, enough for some lines
-        (out / "filler").write_bytes(bytes(56 * 1024))
+    with small_disk(out, "64k"):  # room for some ten lines
+        (out / "filler").write_bytes(bytes(60 * 1024))
         with pytest.raises(DataError, match=r"could not write: .*No space left.* make room and go on with --resume latest"):
-            run(colours, out, steps=400, save_every=400)
+            run(colours, out, steps=30, save_every=30)
