@@ -72,6 +72,17 @@ def test_a_model_that_sees_colours_finds_them(folder, encoder):
     assert items["rmi"] == pytest.approx(rmi.tolist())
 
 
+def test_each_query_is_asked_of_its_own_scene(folder, encoder):
+    Image.fromarray(scene_pixels()[:, ::-1]).save(folder / "mirrored.png")
+    there = [[640 - x, y] for x, y in RED]
+    told = [{"caption": "red", "jpg_name": name, "points": [at]} for name, at in (("mirrored.png", there), ("0.png", RED))]
+    (folder / "anno.json").write_text(json.dumps(told))
+    items = localization(encoder, open_air_slt(folder), **SMALL).details["items"]
+    assert (
+        items["query"] == ["0", "1"] and items["rmi"][0] == pytest.approx(items["rmi"][1], abs=0.05) and min(items["rsu"]) > 0.6
+    )
+
+
 def test_windows_are_encoded_once_a_scene_in_full_batches(folder, encoder):
     localization(encoder, open_air_slt(folder), **SMALL)
     num_windows = len(windows(480, 640, (96, 128)))
