@@ -1,7 +1,7 @@
 """Polygons to a mask, pixel for pixel as OpenCV's `fillPoly` does it: the outline drawn, the inside filled by the even-odd rule.
 
 The rule of OpenCV is kept because published indicators depend on it; OpenCV itself is not needed.
-In the image it is the same to the pixel (3,000 random cases against 4.11 and 5.0); where a polygon leaves the image, OpenCV takes slopes
+In the image it is the same to the pixel (1,000 random cases against 5.0); where a polygon leaves the image, OpenCV takes slopes
 from rounded points on the border, and a few pixels there may differ.
 https://github.com/opencv/opencv/blob/4.11.0/modules/imgproc/src/drawing.cpp (`CollectPolyEdges`, `FillEdgeCollection`, `LineIterator`)
 """

@@ -77,14 +77,15 @@ def _append_many(root: Path, start: int, count: int, ready) -> None:
 
 def test_several_processes_write_at_once(cache):
     context = multiprocessing.get_context("fork")
-    ready = context.Barrier(3)
+    ready = context.Barrier(4)
     writers = [context.Process(target=_append_many, args=(cache.root, 1000 * i, 400, ready)) for i in range(3)]
     for writer in writers:
         writer.start()
+    ready.wait(60)  # none is killed before the others know that they may begin
     time.sleep(0.02)
     os.kill(writers[2].pid, signal.SIGKILL)  # wherever it is
     for writer in writers:
-        writer.join()
+        writer.join(60)
     names = [number + half for i in range(2) for number in range(1000 * i, 1000 * i + 400) for half in (0, 0.5)]
     found = cache.part({}).find(sha256s(*(int(n) if n == int(n) else n for n in names)))
     assert [row[0] for row in found.values()] == names
