@@ -62,8 +62,8 @@ class Shown:
 
 
 def heat_maps(result: Result, folder: Path) -> list[Shown]:
-    """`details["heatmaps"]`: where the model sees what a sentence asks for."""
-    return [_shown(entry, str(entry.get("query", "")), folder) for entry in _entries(result, "heatmaps")]
+    """`details["heat_maps"]`: where the model sees what a sentence asks for."""
+    return [_shown(entry, str(entry.get("query", "")), folder) for entry in _entries(result, "heat_maps")]
 
 
 def overlays(result: Result, folder: Path) -> list[Shown]:
@@ -88,14 +88,14 @@ def _shown(entry: Mapping[str, Any], name: str, folder: Path) -> Shown:
 
 def _content(entry: Mapping[str, Any], folder: Path) -> bytes:
     """From the result itself, or from a file below the page's folder: a result must not bring other files of ours into a page."""
-    if isinstance(text := entry.get("png_base64"), str):
+    if isinstance(text := entry.get("image_base64"), str):
         try:
             return base64.b64decode(text, validate=True)
         except binascii.Error as error:
-            raise ValueError(f"its png_base64 is no base64: {error}") from error
+            raise ValueError(f"its image_base64 is no base64: {error}") from error
     path = (folder / str(entry.get("path") or "")).resolve()
     if not path.is_relative_to(folder.resolve()) or not path.is_file():
-        raise ValueError("the result holds no png_base64, and no path of a file below the folder of the page")
+        raise ValueError("the result holds no image_base64, and no path of a file below the folder of the page")
     return path.read_bytes()
 
 

@@ -19,10 +19,7 @@ def overlay_png(
     picture: UInt8[np.ndarray, "h w 3"], ids: UInt8[np.ndarray, "h w"], classes: Classes, shares: dict[str, float]
 ) -> bytes:
     """Pixels without a class stay as they are. `shares` are the fractions of the whole map that stand beside the names."""
-    colours = np.zeros((256, 3), np.float32)
-    colours[: len(classes)] = classes.palette()
-    opacity = np.where(ids == NO_CLASS, 0, _OPACITY)[..., None]
-    blended = Image.fromarray((picture * (1 - opacity) + colours[ids] * opacity).round().astype(np.uint8))
+    blended = blend(picture, ids, classes)
     legend = _legend(classes, shares, blended.height)
     page = Image.new("RGB", (blended.width + legend.width, max(blended.height, legend.height)), _PAPER)
     page.paste(blended, (0, 0))
@@ -30,6 +27,14 @@ def overlay_png(
     out = io.BytesIO()
     page.save(out, "PNG")
     return out.getvalue()
+
+
+def blend(picture: UInt8[np.ndarray, "h w 3"], ids: UInt8[np.ndarray, "h w"], classes: Classes) -> Image.Image:
+    """The picture under the colours of its classes."""
+    colours = np.zeros((256, 3), np.float32)
+    colours[: len(classes)] = classes.palette()
+    opacity = np.where(ids == NO_CLASS, 0, _OPACITY)[..., None]
+    return Image.fromarray((picture * (1 - opacity) + colours[ids] * opacity).round().astype(np.uint8))
 
 
 def _legend(classes: Classes, shares: dict[str, float], height: int) -> Image.Image:

@@ -23,6 +23,7 @@ jaxtyping.install_import_hook(
 )
 
 from colour_source import build_colours  # noqa: E402
+from shared_folder import SHARED  # noqa: E402
 
 from rsvl_data.shards import Dataset  # noqa: E402
 
@@ -63,7 +64,6 @@ def small_disk() -> Callable[[Path, str], AbstractContextManager[Callable[[str],
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of golden numbers and sample data; tests that need it are skipped where it is absent."""
-    path = Path(os.environ.get("RSVL_SHARED", Path(__file__).parents[2] / "shared"))
-    if not path.is_dir():
-        pytest.skip(f"no shared fixtures at {path}; set RSVL_SHARED")
-    return path
+    if not SHARED.is_dir():
+        pytest.skip(f"no shared fixtures at {SHARED}; set RSVL_SHARED")
+    return SHARED

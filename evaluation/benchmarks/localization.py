@@ -66,8 +66,8 @@ def localization(
         except BadRegions as error:
             dropped[error.reason] += 1
             continue
-        picture_uri = _picture_uri(levels, scene, query) if number in shown else None
-        measured.append(_Measured(number, query, found, picture_uri))
+        picture = _picture(levels, scene, query) if number in shown else None
+        measured.append(_Measured(number, query, found, picture))
     if not measured:
         told = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
         raise DataError(f"{data.name}: no query is left to measure: {told}")
@@ -95,7 +95,7 @@ class _Measured:
     number: int
     query: Query
     found: Localization
-    picture_uri: str | None
+    picture: str | None
 
 
 def _heat_maps(
@@ -138,14 +138,13 @@ def _shown(measured: Sequence[_Measured], data: LocalizationSet) -> list[dict[st
             "query_key": each.query.key,
             "query": each.query.text,
             "scene": data.scenes.items[each.query.scene].key,
-            **{name: getattr(each.found, name) for name in INDICATORS},
-            "picture": each.picture_uri,
+            "scores": {name: getattr(each.found, name) for name in INDICATORS},
+            "image_base64": each.picture,
         }
         for each in measured
-        if each.picture_uri is not None
+        if each.picture is not None
     ]
 
 
-def _picture_uri(levels: UInt8[np.ndarray, "h w"], scene: Scene, query: Query) -> str:
-    picture = encoded(overlay(levels, scene, query.regions, SHOWN_PX), "WEBP")
-    return "data:image/webp;base64," + base64.b64encode(picture).decode()
+def _picture(levels: UInt8[np.ndarray, "h w"], scene: Scene, query: Query) -> str:
+    return base64.b64encode(encoded(overlay(levels, scene, query.regions, SHOWN_PX), "WEBP")).decode()

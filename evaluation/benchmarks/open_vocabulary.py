@@ -1,5 +1,7 @@
 """Semantic segmentation without training: a pixel belongs to the class whose phrases its patches are nearest to."""
 
+import base64
+import io
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +24,7 @@ from evaluation.result import Result
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.shards import write_atomically
 from rsvl_segment.classes import Classes
+from rsvl_segment.overlay import blend
 from rsvl_segment.postprocess import NO_CLASS
 from rsvl_segment.protocols import SegmentOptions, protocol_options
 from rsvl_segment.scenes import Pixels
@@ -35,6 +38,7 @@ SEGEARTH_THRESHOLDS: dict[str, tuple[float, int]] = {
 }  # fmt: skip
 # What RS-OVSS and SegEarth-OV ask with: OpenAI's 80 templates. Ours are for pictures from above.
 PROMPT_SETS: dict[str, PromptSet] = {"rsvl": RSVL, "openai_imagenet": replace(CLIP_BENCHMARK_DEFAULT, name="openai_imagenet")}
+NUM_SHOWN, SHOWN_PX = 4, 512  # overlays in a result
 DEFAULT_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(19))
 
 
@@ -165,6 +169,7 @@ def open_vocabulary(
         options, background = replace(options, threshold=chosen.threshold), _class_index(data, chosen.background)
     counts, edges = SegmentationCounts(len(data.classes), data.ignore_index), []
     keys: list[str] = []
+    shown: list[dict[str, Any]] = []
     segmenter = _segmenter(encoder, data, setting, batch_size, precision)
     for index, mapped in _mapped(segmenter, data, progress):
         predicted = mapped.predicted(options.threshold, background)
@@ -172,6 +177,8 @@ def open_vocabulary(
             tolerance_px = csurka_tolerance_px(*mapped.truth.shape[::-1])
             edges.append(boundary_counts(mapped.truth, predicted, len(data.classes), tolerance_px, data.ignore_index))
             keys.append(data.items[index].key)
+            if len(shown) < NUM_SHOWN:
+                shown.append(_overlay(data, index, predicted))
     per_image = _stacked(counts, data)
     has_edges = any(edge[:, ::2].any() for edge in edges)  # true or predicted
     metrics = segmentation_metrics(
@@ -198,6 +205,7 @@ def open_vocabulary(
         details={
             "confusion": {"classes": list(data.classes), "counts": per_image.sum(0).tolist()},
             "items": {"key": keys, "miou": [float(mean_over_classes(iou(image))) for image in per_image]},
+            "overlays": shown,
         },
         **origin(encoder, data, "exact", precision, **facts),
     )
@@ -260,6 +268,17 @@ def _mapped(segmenter: Segmenter, data: SegmentationSet, progress: Progress) -> 
             parts.clear()
         parts.append(band)
     yield finished(parts[0].picture)
+
+
+def _overlay(data: SegmentationSet, index: int, predicted: UInt8[np.ndarray, "h w"]) -> dict[str, Any]:
+    """One image under its predicted classes, small, as the report shows it; the legend names the classes it has."""
+    key, classes = data.items[index].key, Classes(data.synonyms)
+    picture = blend(Pixels.decode(data.image(index), key).pixels, predicted, classes)
+    picture.thumbnail((SHOWN_PX, SHOWN_PX))
+    content = io.BytesIO()
+    picture.save(content, "WEBP", quality=70)
+    legend = [[data.classes[i], list(classes.palette()[i])] for i in np.unique(predicted).tolist() if i < len(data.classes)]
+    return {"key": key, "image_base64": base64.b64encode(content.getvalue()).decode(), "legend": legend}
 
 
 def _counted(

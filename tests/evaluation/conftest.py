@@ -3,22 +3,18 @@
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from colour_encoder import ColourEncoder
 from PIL import Image
-from torch import nn
+from shared_folder import SHARED
 
 from rsvl_data.sample import Caption, Sample
 from rsvl_data.shards import Dataset, write_shard
-from rsvl_data.transforms import Preprocess
-
-SHARED = Path(os.environ.get("RSVL_SHARED", Path(__file__).parents[2].parent / "shared"))
 
 
 @pytest.fixture(scope="session")
@@ -33,47 +29,6 @@ def golden() -> Callable[[str], tuple[dict[str, Any], dict[str, np.ndarray]]]:
         return json.loads(path.read_text()), dict(np.load(arrays)) if arrays.is_file() else {}
 
     return load
-
-
-class ColourEncoder(nn.Module):
-    """Knows an image by its mean colour and a text by the colour words in it: red, green, blue."""
-
-    words = ("red", "green", "blue")
-
-    def __init__(self, name: str = "colour") -> None:
-        super().__init__()
-        self.name, self.preprocess, self.calls = name, Preprocess(size=8), []
-        self.config: dict[str, Any] = {"embed_dim": 3}
-        self.weight = nn.Parameter(torch.ones(1))
-
-    @property
-    def model(self) -> "ColourEncoder":
-        return self
-
-    @property
-    def device(self) -> torch.device:
-        return self.weight.device
-
-    @property
-    def logit_scale(self) -> torch.Tensor:
-        return torch.tensor(10.0)
-
-    def encode_image(self, images: torch.Tensor) -> torch.Tensor:
-        assert not self.training and images.dtype == torch.uint8
-        self.calls.append(len(images))
-        return nn.functional.normalize(images.float().mean((2, 3)) * self.weight, dim=-1)
-
-    def tokenizer(self, texts: Sequence[str]) -> torch.Tensor:
-        self.calls.append(list(texts))
-        return torch.tensor([[float(word in text) + 0.01 for word in self.words] for text in texts])
-
-    def encode_text(self, texts: Sequence[str] | torch.Tensor, normalize: bool = True) -> torch.Tensor:
-        counts = texts if isinstance(texts, torch.Tensor) else self.tokenizer(texts)
-        embeds = counts * self.weight * (counts.sum(1, keepdim=True) * 7)
-        return nn.functional.normalize(embeds, dim=-1) if normalize else embeds
-
-    def weights_sha256(self) -> str:
-        return "0" * 64
 
 
 @pytest.fixture

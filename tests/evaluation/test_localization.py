@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ColourEncoder
+from colour_encoder import ColourEncoder
 from PIL import Image
 
 from evaluation.benchmarks.localization import localization
@@ -253,9 +253,9 @@ def test_pictures_of_a_few_queries_are_in_the_result(folder, encoder):
     shown = localization(encoder, open_air_slt(folder), **SMALL).details["heat_maps"]
     assert [each["query"] for each in shown] == ["a red roof", "blue water", "red, but not there"]
     for each in shown:
-        kind, _, content = each["picture"].partition(",")
-        assert kind == "data:image/webp;base64" and Image.open(io.BytesIO(base64.b64decode(content))).size[0] == 320 + 64
-        assert len(content) < 40_000 and each["scene"] == "0.png"
+        picture = Image.open(io.BytesIO(base64.b64decode(each["image_base64"])))
+        assert picture.format == "WEBP" and picture.size[0] == 320 + 64 and set(each["scores"]) == {"rsu", "ras", "rda", "rmi"}
+        assert len(each["image_base64"]) < 40_000 and each["scene"] == "0.png"
 
 
 # --- The command ---

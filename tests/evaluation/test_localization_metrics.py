@@ -72,7 +72,7 @@ def test_the_own_protocol_mends_the_shift_and_the_overlap(golden):
 
 
 def _maps_path():
-    from conftest import SHARED
+    from shared_folder import SHARED
 
     return SHARED / "fixtures" / "evaluation" / "selo_maps.npz"
 

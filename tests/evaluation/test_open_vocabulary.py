@@ -1,5 +1,6 @@
 """The open-vocabulary benchmark: numbers known beforehand, thresholds that never see the split they are reported on."""
 
+import base64
 import io
 import json
 from dataclasses import dataclass, replace
@@ -129,6 +130,10 @@ def test_a_perfect_prediction_is_one(encoder):
     assert values(found) == {"miou": 1, "macc": 1, "mf1": 1, "mprecision": 1, "aacc": 1}  # and no boundary to score
     assert found.details["items"] == {"key": [f"test-{i}" for i in range(4)], "miou": [1.0] * 4}
     assert np.trace(found.details["confusion"]["counts"]) == 4 * 320
+    shown = found.details["overlays"]
+    assert [each["key"] for each in shown] == [f"test-{i}" for i in range(4)]
+    assert [[name for name, _ in each["legend"]] for each in shown] == [["red"], ["green"], ["blue"], ["red"]]
+    assert all(Image.open(io.BytesIO(base64.b64decode(each["image_base64"]))).size == (20, 16) for each in shown)
 
 
 def test_ignored_pixels_and_images_count_for_nothing(encoder):

@@ -25,7 +25,7 @@ def entry(caption: object = "a pool", scene: object = "0.jpg", points: object = 
 
 def test_the_published_annotations_are_read_whole(tmp_path, golden):
     golden("selo_windows")  # skips where there is no shared folder
-    from conftest import SHARED
+    from shared_folder import SHARED
 
     source = SHARED / "data" / "selo_air_slt" / "anno.json"
     published = json.loads(source.read_text())

@@ -24,7 +24,7 @@ def text(content: bytes) -> str:
 
 def localization(*entries: Any) -> Result:
     metrics = {"rmi": Metric(0.7, 0.6, 0.8), "ras": Metric(0.25, higher_is_better=False)}
-    return make_result(task="localization", protocol="semantic_localization", metrics=metrics, details={"heatmaps": [*entries]})
+    return make_result(task="localization", protocol="semantic_localization", metrics=metrics, details={"heat_maps": [*entries]})
 
 
 def segmentation(*entries: Any) -> Result:
@@ -34,7 +34,7 @@ def segmentation(*entries: Any) -> Result:
 
 
 def test_heat_maps_with_their_query_and_scores(render: Callable[..., Element]) -> None:
-    entry = {"query": "a ship at the pier", "png_base64": text(png()), "scores": {"rmi": 0.5, "rsu": 0.25}}
+    entry = {"query": "a ship at the pier", "image_base64": text(png()), "scores": {"rmi": 0.5, "rsu": 0.25}}
     page = render([localization(entry)])
     [figure] = page.all("section", id="heat-maps")[0].all("figure")
     [image] = figure.all("img")
@@ -49,7 +49,7 @@ def test_heat_maps_with_their_query_and_scores(render: Callable[..., Element]) -
 
 
 def test_overlays_with_a_legend_and_classes_by_iou(render: Callable[..., Element]) -> None:
-    entry = {"key": "tile1", "png_base64": text(png()), "legend": [["water", [0, 0, 255]], ["road", "#808080"]]}
+    entry = {"key": "tile1", "image_base64": text(png()), "legend": [["water", [0, 0, 255]], ["road", "#808080"]]}
     page = render([segmentation(entry)])
     legend = page.all("section", id="overlays")[0].all("ul", class_="legend")[0]
     assert [e.attributes["style"] for e in legend.all("i")] == ["background: #0000ff", "background: #808080"]
@@ -74,7 +74,7 @@ def test_overlays_with_a_legend_and_classes_by_iou(render: Callable[..., Element
     ],
 )
 def test_colours_of_a_legend_are_colours_or_absent(legend: Any, shown: list[tuple[str, str | None]], tmp_path: Path) -> None:
-    [found] = overlays(segmentation({"key": "k", "png_base64": text(png()), "legend": legend}), tmp_path)
+    [found] = overlays(segmentation({"key": "k", "image_base64": text(png()), "legend": legend}), tmp_path)
     assert found.legend == shown
 
 
@@ -93,7 +93,7 @@ def test_a_path_is_read_below_the_folder_of_the_page_only(tmp_path: Path) -> Non
 def test_a_picture_that_cannot_be_had_is_named(
     render: Callable[..., Element], content: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    page = render([localization({"query": "a pier", "png_base64": content})])
+    page = render([localization({"query": "a pier", "image_base64": content})])
     [section] = page.all("section", id="heat-maps")
     assert [words(e.text) for e in section.all(class_="no-picture")] == ["no picture of a pier"] and not section.all("img")
     assert "no picture of a pier" in caplog.text
@@ -101,22 +101,22 @@ def test_a_picture_that_cannot_be_had_is_named(
 
 def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-    assert heat_maps(localization({"query": "q", "png_base64": text(png(30, 20))}), tmp_path)[0].uri is None
+    assert heat_maps(localization({"query": "q", "image_base64": text(png(30, 20))}), tmp_path)[0].uri is None
 
 
 def test_large_pictures_are_made_small_and_few(tmp_path: Path) -> None:
-    found = heat_maps(localization(*[{"query": "q", "png_base64": text(png(2000, 1000))}] * 20), tmp_path)
+    found = heat_maps(localization(*[{"query": "q", "image_base64": text(png(2000, 1000))}] * 20), tmp_path)
     assert len(found) == 6 and (found[0].width_px, found[0].height_px) == (560, 280)
 
 
-@pytest.mark.parametrize("details", [{"heatmaps": "x"}, {"heatmaps": [1, "x"]}, {"heatmaps": []}, {}])
+@pytest.mark.parametrize("details", [{"heat_maps": "x"}, {"heat_maps": [1, "x"]}, {"heat_maps": []}, {}])
 def test_what_is_no_list_of_pictures_is_left_out(render: Callable[..., Element], details: dict[str, Any]) -> None:
     assert not render([make_result(details=details)]).all("section", id="heat-maps")
 
 
 def test_hostile_pictures_stay_text(render: Callable[..., Element]) -> None:
-    entry = {"query": EVIL, "png_base64": text(png()), "scores": {EVIL: 0.5}, "legend": [[EVIL, EVIL]]}
-    overlay = {**entry, "key": EVIL, "png_base64": EVIL}
+    entry = {"query": EVIL, "image_base64": text(png()), "scores": {EVIL: 0.5}, "legend": [[EVIL, EVIL]]}
+    overlay = {**entry, "key": EVIL, "image_base64": EVIL}
     page = render([localization(entry), segmentation(overlay)])
     assert not page.all("script") and page.text.count(EVIL) >= 6
 
