@@ -151,7 +151,8 @@ def _bar(name: str, metric: Metric, axis_end: float = 1.0) -> Markup:
 
 def _command(result: Result) -> str:
     """MODEL and DATASET stand for folders: a result knows their checksums, not where they lie."""
-    options = {"split": result.split, "protocol": result.protocol, "lang": result.data.get("lang"), "seed": result.seed}
+    split = None if result.task == "localization" else result.split
+    options = {"split": split, "protocol": result.protocol, "lang": result.data.get("lang"), "seed": result.seed}
     given = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
     task = shlex.quote(result.task.replace("_", "-"))
     return f"rsvl eval {task} --model MODEL --data DATASET {' '.join(given)} --out {task}.json"

@@ -94,7 +94,7 @@ def test_metric_words(name: str, shown: str, percent: bool) -> None:
             for side in ("image", "text")
             for what in ("recall@1", "recall@100", "mean_recall", "median_rank")
         ),
-        *("miou", "macc", "mf1", "boundary_f", "rsu", "ras", "rda", "rmi", "giou", "ciou", "precision@0.5"),
+        *("miou", "macc", "mf1", "boundary_f1", "rsu", "ras", "rda", "rmi", "giou", "ciou", "precision@0.5"),
         *("plcc", "plcc_fitted", "srocc", "krocc", "rmse", "rmse_fitted"),
     ],
 )
