@@ -6,16 +6,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
 from copy import deepcopy
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import TypeVar
 
 import loguru
 from datatrove.executor import LocalPipelineExecutor
@@ -25,8 +22,6 @@ from multiprocess.reduction import ForkingPickler
 
 from rsvl_data.errors import RsvlError
 
-T = TypeVar("T")
-_BATCH, _BATCHES_WAITING = 16, 256
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"  # of NumPy's wheels, read when NumPy is loaded
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -68,38 +63,6 @@ def run_tasks(steps: list[PipelineStep], tasks: int, workers: int, logging_dir: 
         raise
     finally:
         loguru.logger.enable("datatrove")
-
-
-@contextmanager
-def working_ahead(work: Callable[[T], object], workers: int) -> Iterator[Callable[[T], None]]:
-    """Other processes do `work`, which can be pickled, on what the function in the block is given; it never waits for them.
-
-    This is for work that is only worth doing early: what is not begun when the block ends, what comes when too much is waiting, and
-    what fails is left undone, without a word.
-    """
-    context = _forkserver_context()
-    room = threading.Semaphore(_BATCHES_WAITING)
-    batch: list[T] = []
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
-
-        def give(thing: T) -> None:
-            batch.append(thing)
-            if len(batch) < _BATCH:  # one message for each would cost the giver more than it saves
-                return
-            if room.acquire(blocking=False):
-                with suppress(BrokenProcessPool):
-                    pool.submit(_each, work, tuple(batch)).add_done_callback(lambda _: room.release())
-            batch.clear()
-
-        try:
-            yield give
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _each(work: Callable[[T], object], batch: Sequence[T]) -> None:
-    for thing in batch:
-        work(thing)
 
 
 class _LocalExecutor(LocalPipelineExecutor):

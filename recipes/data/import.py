@@ -3,7 +3,7 @@
 rsvl run data/import --source MY_IMAGES --out DATASET
 
 `--format` names what it is; `auto` finds out. docs/formats.md lists what is read. A table of URLs is downloaded first, into a folder of its
-own (`--downloads`), while what has arrived is resized and coded; `rsvl run data/download` asks again for what failed.
+own (`--downloads`); `rsvl run data/download` asks again for what failed.
 """
 
 from dataclasses import dataclass, field
@@ -18,10 +18,9 @@ from recipes.config import save_config
 from rsvl_data.downloading.download import describe, download, is_downloaded
 from rsvl_data.downloading.fetch_many import DownloadOptions
 from rsvl_data.errors import OptionError
-from rsvl_data.executor import start_importing, working_ahead
+from rsvl_data.executor import start_importing
 from rsvl_data.geo_facts import add_geo_facts
 from rsvl_data.pipeline import BuildOptions, build
-from rsvl_data.prepared_images import PreparedImages
 from rsvl_data.shards import Dataset
 from rsvl_data.sources.url_table import UrlTable
 
@@ -40,8 +39,7 @@ class Options(SourceOptions, BuildOptions):
 def run(options: Options) -> Dataset | None:
     if options.workers > 1 and not options.dry_run:
         start_importing("rsvl_data.sources", "rsvl_data.geo_facts")
-    prepared = PreparedImages(options.out / ".build" / "prepared", options.image)
-    source = options.open({"url-table": {"fetch": partial(_fetch, options, prepared), "prepared": prepared}})
+    source = options.open({"url-table": {"fetch": partial(_fetch, options)}})
     if options.dry_run and isinstance(source, UrlTable):
         return None
     dataset = build(source, [add_geo_facts(options.geo)], options, recipe="data/import", image_suffix=options.image.suffix)
@@ -50,8 +48,8 @@ def run(options: Options) -> Dataset | None:
     return dataset
 
 
-def _fetch(options: Options, prepared: PreparedImages, table: Path) -> Path | None:
-    """The folder of its download, which a dry run only describes. What arrives is prepared for the build by its workers."""
+def _fetch(options: Options, table: Path) -> Path | None:
+    """The folder of its download, which a dry run only describes."""
     out = options.out.resolve()
     folder = options.downloads or out.with_name(out.name + ".downloads")
     if folder.resolve().is_relative_to(out):
@@ -61,11 +59,7 @@ def _fetch(options: Options, prepared: PreparedImages, table: Path) -> Path | No
     if options.dry_run:
         print(describe(table, options.download))
         return None
-    if options.workers == 1 or options.limit:  # a limit picks images only when all are known
-        download(table, folder, options.download)
-    else:
-        with working_ahead(prepared.prepare, options.workers) as prepare:
-            download(table, folder, options.download, arrived=prepare)
+    download(table, folder, options.download)
     return folder
 
 

@@ -58,14 +58,10 @@ def download(
     out: Path,
     options: DownloadOptions,
     *,
-    arrived: Callable[[Path], None] | None = None,
     resolve: Resolver = system_resolver,
     ssl_context: ssl.SSLContext | None = None,
 ) -> DownloadReport:
-    """`arrived` is told each image that this run brings, and must not take long.
-
-    Raises DataError for a file that is no such table, or when not one image is there in the end.
-    """
+    """Raises DataError for a file that is no such table, or when not one image is there in the end."""
     urls = _urls(table, options)
     with _named(out), only_process(out / ".download", out):
         (out / "download.json").unlink(missing_ok=True)  # it says that the three files belong together
@@ -76,7 +72,7 @@ def download(
         ends = _read_state(out)
         missing = [url for url in urls if not (url in ends and _is_there(out, ends[url]))]
         if missing:
-            with _recorder(out, ends, arrived) as record, _progress(missing, record) as noted:
+            with _recorder(out, ends) as record, _progress(missing, record) as noted:
                 asyncio.run(fetch_all(missing, out, options, noted, resolve=resolve, ssl_context=ssl_context))
         report = _write_results(table, out, options, set(urls), ends, len(missing))
     log.info("%s: %s", out, report)
@@ -235,7 +231,7 @@ def _is_there(out: Path, end: End) -> bool:
 
 
 @contextmanager
-def _recorder(out: Path, ends: dict[str, End], arrived: Callable[[Path], None] | None) -> Iterator[Callable[[End], None]]:
+def _recorder(out: Path, ends: dict[str, End]) -> Iterator[Callable[[End], None]]:
     with open(out / ".download" / "state.jsonl", "a", encoding="utf-8") as file:
         if file.tell():
             file.write("\n")  # a line that a kill cut short must not spoil the next one
@@ -244,8 +240,6 @@ def _recorder(out: Path, ends: dict[str, End], arrived: Callable[[Path], None] |
             file.write(json.dumps(vars(end)) + "\n")
             file.flush()
             ends[end.url] = end
-            if arrived and not end.reason:
-                arrived(out / end.file)
 
         yield record
 

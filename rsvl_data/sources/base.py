@@ -17,7 +17,6 @@ from rsvl_data.image_form import DEFAULT_FORM, ImageForm
 from rsvl_data.images import StoredImage, UnreadableImage, pixels_to_stored, to_stored
 from rsvl_data.mask_files import encode_mask
 from rsvl_data.placed_annotations import place_geo, place_regions
-from rsvl_data.prepared_images import PreparedImages
 from rsvl_data.resize import place_mask
 from rsvl_data.sample import Caption, Geo, Provenance, Region, Sample, content_key
 from rsvl_data.splits import given_split as given_split
@@ -75,7 +74,6 @@ class ImageFiles:
     note: str | None = None
     mask: dict[str, Any] | None = None
     label_words: Callable[[str], str] | None = None
-    prepared: PreparedImages | None = None
 
     def entries(self) -> Iterator[Entry]:
         return self.list_entries()
@@ -84,9 +82,8 @@ class ImageFiles:
         content = read_inside(self.root, entry.facts["path"], entry.id)
         if isinstance(content, Dropped):
             return content
-        prepared = self.prepared.take(content) if self.prepared else None
         return make_sample(
-            prepared or content,
+            content,
             entry.id,
             dataset=self.name,
             captions=entry.facts.get("captions", []),
@@ -154,7 +151,7 @@ Words = Sequence[str | dict[str, Any]]
 
 
 def make_sample(
-    content: bytes | np.ndarray | StoredImage,
+    content: bytes | np.ndarray,
     source_id: str,
     *,
     dataset: str,
@@ -170,13 +167,12 @@ def make_sample(
 ) -> Outcome:
     """The record of one image and what its source says of it, or why there is none.
 
-    `content` is an encoded image, RGB pixels [H, W, 3], or what is to be stored of one of them. `regions`, `mask` (ids [H, W]) and `geo`
-    are in pixels of the image as it came, and are moved with it; `ignore_index` is the id of pixels that are padded. Captions that say
-    what is in the image are a function of what is left in it. Regions or a mask with an image that EXIF turns are refused: tools differ
-    on which side up it was annotated.
+    `content` is an encoded image, or RGB pixels [H, W, 3]. `regions`, `mask` (ids [H, W]) and `geo` are in pixels of that image, and are
+    moved with it; `ignore_index` is the id of pixels that are padded. Captions that say what is in the image are a function of what is
+    left in it. Regions or a mask with an image that EXIF turns are refused: tools differ on which side up it was annotated.
     """
     try:
-        stored = _stored(content, image_form)
+        stored = pixels_to_stored(content, image_form) if isinstance(content, np.ndarray) else to_stored(content, image_form)
     except UnreadableImage as error:
         return Dropped(source_id, error.reason, f"{source_id}: {error}")
     if stored.orientation > 1 and (regions or mask is not None):
@@ -211,12 +207,6 @@ def make_sample(
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         return Dropped(source_id, "bad_record", f"{source_id}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
-
-
-def _stored(content: bytes | np.ndarray | StoredImage, form: ImageForm) -> StoredImage:
-    if isinstance(content, StoredImage):
-        return content
-    return pixels_to_stored(content, form) if isinstance(content, np.ndarray) else to_stored(content, form)
 
 
 def _repairs(stored: StoredImage, num_captions_dropped: int, num_regions_outside: int) -> dict[str, float]:

@@ -17,7 +17,6 @@ from typing import Any
 from rsvl_data.downloading.url_tables import COLUMNS
 from rsvl_data.errors import DataError
 from rsvl_data.image_form import ImageForm
-from rsvl_data.prepared_images import PreparedImages
 from rsvl_data.sources import table
 from rsvl_data.sources.base import Entry, Source
 from rsvl_data.stage import Dropped, Outcome
@@ -50,12 +49,10 @@ def _is_url(cell: Any) -> bool:
     return isinstance(cell, str) and cell.strip().lower().startswith(("http://", "https://"))
 
 
-def open(
-    main: Path, name: str, image_form: ImageForm, fetch: Fetch | None = None, prepared: PreparedImages | None = None
-) -> Source:
-    """`prepared` may hold images that `fetch` has brought. Raises DataError for a folder whose download is not finished, or is none."""
+def open(main: Path, name: str, image_form: ImageForm, fetch: Fetch | None = None) -> Source:
+    """Raises DataError for a folder whose download is not finished, or is none."""
     folder = main if main.is_dir() else fetch(main) if fetch else None
-    return UrlTable(main, name) if folder is None else _downloaded(folder, image_form, prepared)
+    return UrlTable(main, name) if folder is None else _downloaded(folder, image_form)
 
 
 @dataclass(frozen=True)
@@ -77,14 +74,14 @@ class UrlTable:
         return Dropped(entry.id, "not_downloaded", f"{self.table} has not been downloaded")
 
 
-def _downloaded(folder: Path, image_form: ImageForm, prepared: PreparedImages | None) -> table.Records:
+def _downloaded(folder: Path, image_form: ImageForm) -> table.Records:
     try:
         name = json.loads((folder / "download.json").read_text())["name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{folder} does not hold a finished download ({error}). Give the command of the download again: it goes on where it was"
         ) from error
-    return table.Records(name, folder, lambda: _entries(folder, name), image_form, prepared=prepared)
+    return table.Records(name, folder, lambda: _entries(folder, name), image_form)
 
 
 def _entries(folder: Path, name: str) -> Iterator[Entry]:

@@ -1,6 +1,5 @@
 """`rsvl run data/import` on a table of URLs, as typed by a person, and what kills, a full disk and a second process do to it."""
 
-import importlib
 import json
 import os
 import random
@@ -8,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -98,27 +96,6 @@ def test_one_command_makes_the_bytes_of_two_and_every_row_is_accounted_for(serve
             facts = sample.provenance
             assert (facts.dataset, facts.licence, facts.attribution) == ("laion", "CC-BY-4.0", "A. Person")
             assert facts.url == facts.original_id == server.url(f"/{sample.captions[0].text.split()[1]}.jpg")
-
-
-def test_images_prepared_during_the_download_make_the_same_bytes(server, tmp_path, monkeypatch):
-    table = laion_table(tmp_path, server, 60)
-    form = ["--image.size-px", "32", "--image.resize", "keep_ratio"]
-    assert main(words(table, tmp_path / "alone", *QUICK, *form, "--workers", "1")) == 0
-    recipe, folder = importlib.import_module("recipes.data.import"), tmp_path / "helped" / ".build" / "prepared"
-
-    @contextmanager
-    def at_once(work, workers):
-        assert workers == 2
-        yield work
-        assert len(list(folder.rglob("??/*"))) == num_prepared
-
-    monkeypatch.setattr(recipe, "working_ahead", at_once)
-    num_prepared = 60
-    assert main(words(table, tmp_path / "helped", *QUICK, *form)) == 0
-    assert built(tmp_path / "helped") == built(tmp_path / "alone")
-    num_prepared = None  # not asked for: one process has nobody to help it, and a limit picks images when all are known
-    for number, alone in enumerate((["--workers", "1"], ["--limit", "5"])):
-        assert main(words(table, tmp_path / f"{number}", *QUICK, *form, *alone)) == 0
 
 
 def test_failures_are_asked_for_again_by_data_download_alone(server, tmp_path, capsys):
