@@ -124,7 +124,19 @@ _PROTOCOLS = {
         "open_vocabulary",
         "segearth_ov",
     ): "SegEarth-OV: the image's own summary is subtracted from its parts, thresholds by dataset",
-    ("localization", "semantic_localization"): "crops of 256, 512 and 768 px, as the code of the measure's authors runs",
+    ("open_vocabulary", "rsvl"): "our own: windows of the encoder's size that overlap by half, sentences for pictures from above",
+    (
+        "localization",
+        "semantic_localization_metrics",
+    ): "crops of 256, 512 and 768 px, as the code of the measure's authors runs",
+    ("localization", "rsvl"): "the authors' crops and indicators, without the slips of their code",
+    ("segmentation", "rsvl"): "one confusion matrix of the split; a class that occurs nowhere leaves the means",
+    ("segmentation", "mmseg"): "the names and means of mmseg; its F1 leaves out classes that are never hit",
+    ("segmentation", "geoseg"): "the last class is clutter and leaves the means, as in GeoSeg",
+    ("referring", "rsvl"): "two empty masks agree; P@X counts an overlap of X or more",
+    ("referring", "rmsin"): "two empty masks disagree; P@X counts an overlap of X or more, as in RMSIN's code",
+    ("referring", "rsrefseg2"): "two empty masks are refused; P@X counts an overlap above X, as in RSRefSeg 2's code",
+    ("referring", "lisa"): "two empty masks agree, as in LISA's code; it has no P@X",
 }
 _NAMED_NUMBER = re.compile(r"acc1_(\d+)_shot|precision@(0\.\d+)|([a-z0-9]+)_fitted")
 

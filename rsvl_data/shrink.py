@@ -38,9 +38,8 @@ def shrink_by_torch(pixels: np.ndarray, size: tuple[int, int], scale: tuple[floa
 
     channels_last = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
     factors = (1 / scale[0], 1 / scale[1])
-    small = torch.ops.aten._upsample_bicubic2d_aa(
-        channels_last, size, False, *factors
-    )  # interpolate() takes no size beside factors
+    # interpolate() takes no size beside factors
+    small = torch.ops.aten._upsample_bicubic2d_aa(channels_last, size, False, *factors)
     return np.ascontiguousarray(small[0].permute(1, 2, 0).numpy())
 
 

@@ -196,12 +196,7 @@ def open_vocabulary(
         prompts=prompt_set_id(setting.prompts),
         seed=seed,
         seconds=time.perf_counter() - began,
-        options={
-            **asdict(replace(segmenter.options, threshold=options.threshold)),
-            "background": None if background is None else data.classes[background],
-            "synonym_phrases": [list(group) for group in data.synonyms],
-            "threshold_chosen_on": None if chosen is None else {"split": chosen.split, "data_sha256": chosen.data_sha256},
-        },
+        options=_recorded(replace(segmenter.options, threshold=options.threshold), background, data, chosen),
         details={
             "confusion": {"classes": list(data.classes), "counts": per_image.sum(0).tolist()},
             "items": {"key": keys, "miou": [float(mean_over_classes(iou(image))) for image in per_image]},
@@ -209,6 +204,17 @@ def open_vocabulary(
         },
         **origin(encoder, data, "exact", precision, **facts),
     )
+
+
+def _recorded(
+    options: SegmentOptions, background: int | None, data: SegmentationSet, chosen: ChosenThreshold | None
+) -> dict[str, Any]:
+    return {
+        **asdict(options),
+        "background": None if background is None else data.classes[background],
+        "synonym_phrases": [list(group) for group in data.synonyms],
+        "threshold_chosen_on": None if chosen is None else {"split": chosen.split, "data_sha256": chosen.data_sha256},
+    }
 
 
 def choose_threshold(

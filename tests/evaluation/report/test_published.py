@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from report_pages import Element, make_result, words
 
+from evaluation.datasets import catalogue
 from evaluation.published import published_beside, published_by_source, published_tables
 from evaluation.result import Metric
+from evaluation.wording import protocol_meaning
 
 EUROSAT = make_result(dataset="eurosat", split="all", protocol="georsclip", n=27_000, metrics={"acc1": Metric(0.6)})
 SIX = [f"{side}_retrieval_recall@{k}" for side in ("text", "image") for k in (1, 5, 10)]
@@ -148,3 +150,11 @@ def test_the_page_greys_what_does_not_compare_and_says_why(render: Callable[...,
     rsicd = make_result(task="retrieval", dataset="rsicd", metrics={"image_retrieval_mean_recall": Metric(0.2)})
     assert "RemoteCLIP, ViT-B-32 trained on the train split 28.1%" in words(render([rsicd]).text)
     assert not render([make_result()]).all("table", class_="papers")
+
+
+def test_published_rows_name_sets_and_protocols_of_ours() -> None:
+    """Under another name they would never stand beside a result."""
+    known = {entry.name for entry in catalogue()} | {"air-slt"}
+    for each in published_tables():
+        assert protocol_meaning(each.task, each.protocol), (each.source, each.protocol)
+        assert {column.dataset for column in each.columns} <= known, each.source

@@ -24,7 +24,9 @@ def text(content: bytes) -> str:
 
 def localization(*entries: Any) -> Result:
     metrics = {"rmi": Metric(0.7, 0.6, 0.8), "ras": Metric(0.25, higher_is_better=False)}
-    return make_result(task="localization", protocol="semantic_localization", metrics=metrics, details={"heat_maps": [*entries]})
+    return make_result(
+        task="localization", protocol="semantic_localization_metrics", metrics=metrics, details={"heat_maps": [*entries]}
+    )
 
 
 def segmentation(*entries: Any) -> Result:

@@ -5,6 +5,9 @@ from report_pages import (
     make_result,
 )
 
+from evaluation.benchmarks.segmentation import SegmentationProtocol
+from evaluation.metrics.heat_map_peaks import LocalizationProtocol
+from evaluation.metrics.referring import ReferringProtocol
 from evaluation.metrics.retrieval import RetrievalProtocol
 from evaluation.prompts import PromptProtocol
 from evaluation.result import Metric
@@ -19,6 +22,7 @@ from evaluation.wording import (
     times_chance,
     value_text,
 )
+from rsvl_segment.protocols import Protocol as SegmentProtocol
 
 
 @pytest.mark.parametrize(
@@ -105,8 +109,16 @@ def test_every_metric_is_explained_in_a_sentence(name: str) -> None:
 
 
 def test_every_protocol_and_task_is_explained() -> None:
-    for task, protocols in (("zero_shot", get_args(PromptProtocol)), ("retrieval", get_args(RetrievalProtocol))):
-        assert all(protocol_meaning(task, protocol) for protocol in protocols) and task_meaning(task)
+    of_tasks = {
+        "zero_shot": PromptProtocol,
+        "retrieval": RetrievalProtocol,
+        "localization": LocalizationProtocol,
+        "open_vocabulary": SegmentProtocol,
+        "segmentation": SegmentationProtocol,
+        "referring": ReferringProtocol,
+    }
+    for task, protocols in of_tasks.items():
+        assert all(protocol_meaning(task, protocol) for protocol in get_args(protocols)) and task_meaning(task)
     assert protocol_meaning("zero_shot", "of_nobody") == task_meaning("of_nobody") == ""
 
 
