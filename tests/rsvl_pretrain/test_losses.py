@@ -6,9 +6,8 @@ from functools import cache
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+from ranks import on_ranks
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -114,32 +113,6 @@ def test_half_precision_embeddings_keep_their_type():
 
 
 # --- several processes
-
-
-def on_ranks(world: int, work, *arguments) -> list:
-    """What `work(*arguments)` answers on each of `world` gloo processes."""
-    with mp.get_context("spawn").Manager() as manager:
-        answers = manager.dict()
-        port = _free_port()
-        mp.spawn(_run_rank, (world, port, answers, work, arguments), nprocs=world)
-        return [answers[index] for index in range(world)]
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _run_rank(index: int, world: int, port: int, answers, work, arguments) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=index, world_size=world)
-    try:
-        answers[index] = work(*arguments)
-    finally:
-        dist.destroy_process_group()
 
 
 def _all_cases(dtype: torch.dtype) -> dict[str, list[Tensor]]:
