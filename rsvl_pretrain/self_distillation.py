@@ -14,6 +14,7 @@ Ours differs in one place: buffers (running statistics of a batch norm) are copi
 import math
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -95,7 +96,7 @@ class DinoHead(nn.Module):
         super().__init__()
         widths = [in_dim, *[hidden_dim] * (num_layers - 1), bottleneck_dim]
         layers: list[nn.Module] = []
-        for number, (width, next_width) in enumerate(zip(widths, widths[1:]), 1):
+        for number, (width, next_width) in enumerate(pairwise(widths), 1):
             layers.append(_small_linear(width, next_width))
             if number < num_layers:
                 layers += [*([nn.BatchNorm1d(next_width)] if batch_norm else []), nn.GELU()]
