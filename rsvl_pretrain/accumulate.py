@@ -6,7 +6,6 @@ the weights (GradCache, arXiv:2101.06983; open_clip's `--accum-freq` does the sa
 addition; the price is one more forward pass.
 """
 
-
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
