@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rsvl_pretrain.distributed import rank, world_size
-from rsvl_pretrain.losses import clip_loss, siglip_loss
+from rsvl_pretrain.losses import clip_loss, clip_loss_and_rows, siglip_loss
 
 EXCHANGES = ("gather", "shift", "bidir", "reduce")
 VARIANTS = tuple(itertools.product((False, True), (False, True)))  # local_loss, gather_with_grad
@@ -62,6 +62,16 @@ def test_clip_equals_the_plain_loss(dtype, tolerance, tile, groups):
     options = {} if groups is None else {"groups": torch.tensor([0, 1, 2, 1, 0, 3, 4, 1, 5, 6, 0]), "same_group": groups}
     expected = value_and_gradients(plain_clip_loss, image, text, scale, upstream=0.7, **options)
     assert_close(value_and_gradients(clip_loss, image, text, scale, upstream=0.7, tile=tile, **options), expected, tolerance)
+
+
+@pytest.mark.parametrize("same_group", ["positive", "excluded"])
+def test_what_each_row_has_in_the_loss(same_group):
+    image, text, scale = unit(5, 4, 0).requires_grad_(), unit(5, 4, 1), torch.tensor(SCALE, dtype=torch.float64)
+    loss, by_row = clip_loss_and_rows(image, text, scale, same_group=same_group, tile=2)
+    torch.testing.assert_close(by_row.mean(), loss)
+    logits = scale * image @ text.T
+    torch.testing.assert_close(by_row, -(logits.log_softmax(1) + logits.log_softmax(0)).diagonal() / 2)
+    assert not by_row.requires_grad
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
