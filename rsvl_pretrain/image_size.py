@@ -17,21 +17,22 @@ def encode_image_of_any_size(tower: Any, images: Float[Tensor, "b 3 y x"]) -> Fl
 
     Raises OptionError for a size that the patch does not divide, or a tower that knows one size alone.
     """
-    if not isinstance(tower, VisionTransformer):
-        check_one_size(tower, images.shape[-1])
-        return tower(images)
-    grid = patch_grid(tower, images)
-    if grid == tuple(tower.grid_size):
+    check_image_size(tower, images)
+    if not isinstance(tower, VisionTransformer) or (grid := patch_grid(tower, images)) == tuple(tower.grid_size):
         return tower(images)
     return torch.func.functional_call(tower, {"positional_embedding": positions_of_grid(tower, grid)}, (images,))
 
 
-def check_one_size(tower: Any, size_px: int) -> None:
-    """Raises OptionError if the tower was made for squares of another size."""
-    own = getattr(tower, "image_size", size_px)
-    own_px = own if isinstance(own, int) else own[0]
-    if own_px != size_px:
+def check_image_size(tower: Any, images: Float[Tensor, "b 3 y x"]) -> None:
+    """Raises OptionError as `encode_image_of_any_size`; looks at the shape alone."""
+    if isinstance(tower, VisionTransformer):
+        patch_grid(tower, images)
+        return
+    height, width = images.shape[-2:]
+    own = getattr(tower, "image_size", (height, width))
+    own_height, own_width = (own, own) if isinstance(own, int) else own
+    if (own_height, own_width) != (height, width):
         raise OptionError(
-            f"this image tower ({type(tower).__name__}) takes images of {own_px} px alone, not of {size_px} px. Use crops of that size, "
-            "or a vision transformer of open_clip's own such as ViT-B-32."
+            f"this image tower ({type(tower).__name__}) takes images of {own_width} x {own_height} px alone, not of {width} x {height} "
+            "px. Use crops of that size, or a vision transformer of open_clip's own such as ViT-B-32."
         )

@@ -12,7 +12,6 @@ Ours differs in one place: buffers (running statistics of a batch norm) are copi
 """
 
 import math
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -22,10 +21,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from rsvl_data.errors import OptionError
 from rsvl_pretrain.distributed import world_size
+from rsvl_pretrain.teacher import copy_buffers, follow, frozen_copy
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,8 @@ class SelfDistillationConfig:
     """cosine: m rises to 1 over the run, as in DINO; the teacher then learns nothing more from the texts"""
     freeze_last_layer_epochs: int = 1
     """epochs in which the prototypes stay as they began: neither update nor weight decay"""
+    head_lr_share: float = 1.0
+    """learning rate of the head, as a share of --optim.lr"""
 
     def __post_init__(self) -> None:
         if min(self.student_temperature, self.teacher_temperature, self.teacher_temperature_start or 1) <= 0:
@@ -71,8 +72,10 @@ class SelfDistillationConfig:
             raise OptionError("--distillation.teacher-temperature-start and teacher-temperature-epochs go together")
         if min(self.prototypes, self.hidden_dim, self.bottleneck_dim, self.head_layers) < 1:
             raise OptionError("--distillation: prototypes, hidden-dim, bottleneck-dim and head-layers must be 1 or more")
-        if min(self.teacher_temperature_epochs, self.freeze_last_layer_epochs) < 0:
-            raise OptionError("--distillation: teacher-temperature-epochs and freeze-last-layer-epochs must be 0 or more")
+        if min(self.teacher_temperature_epochs, self.freeze_last_layer_epochs) < 0 or self.head_lr_share <= 0:
+            raise OptionError(
+                "--distillation: teacher-temperature-epochs and freeze-last-layer-epochs must be 0 or more, head-lr-share above 0"
+            )
 
 
 class DinoHead(nn.Module):
@@ -177,24 +180,6 @@ def teacher_momentum(config: SelfDistillationConfig, step: int, num_steps: int) 
     return config.teacher_momentum if fixed else cosine_between(config.teacher_momentum, 1.0, step, num_steps)
 
 
-@torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """teacher <- momentum * teacher + (1 - momentum) * student, for parameters; buffers are copied.
-
-    Elementwise, so a sharded engine moves its local shards. Raises OptionError for weights that ZeRO stage 3 takes apart.
-    """
-    pairs = list(zip(teacher.parameters(), student.parameters(), strict=True))
-    if any(hasattr(parameter, "ds_id") for pair in pairs for parameter in pair):
-        raise OptionError("self-distillation cannot see the weights that ZeRO stage 3 takes apart; use stage 2, or FSDP")
-    torch._foreach_lerp_([_local(kept) for kept, _ in pairs], [_local(new) for _, new in pairs], 1 - momentum)
-    for kept, new in zip(teacher.buffers(), student.buffers(), strict=True):
-        kept.copy_(new)
-
-
-def _local(parameter: Tensor) -> Tensor:
-    return (parameter.to_local() if isinstance(parameter, DTensor) else parameter).detach()
-
-
 class SelfDistillation(nn.Module):
     """All that self-distillation adds to a tower: the student's head, a teacher with a head, and the centre of its outputs.
 
@@ -214,9 +199,15 @@ class SelfDistillation(nn.Module):
             bottleneck_dim=config.bottleneck_dim,
             num_layers=config.head_layers,
         )
-        self.teacher = nn.ModuleDict({"visual": deepcopy(tower), "head": deepcopy(self.head)}).requires_grad_(False)
+        self.teacher = frozen_copy(nn.ModuleDict({"visual": tower, "head": self.head}))
         self.register_buffer("center", torch.zeros(config.prototypes))
         self._output_mean: Tensor | None = None
+
+    def train(self, mode: bool = True) -> "SelfDistillation":
+        """The teacher answers as in evaluation: nothing of it is dropped at random."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
 
     def loss(
         self, student: Float[Tensor, "b s k"], teacher: Float[Tensor, "b t k"], *, num_shared: int, epoch: int
@@ -234,9 +225,15 @@ class SelfDistillation(nn.Module):
 
     def cancel_frozen_gradients(self, epoch: int) -> None:
         """In the first epochs the prototypes have no gradient at all, so that the optimizer neither moves nor decays nor remembers them."""
-        if epoch < self.config.freeze_last_layer_epochs:
-            for parameter in self.head.last_layer.parameters():
-                parameter.grad = None
+        if epoch >= self.config.freeze_last_layer_epochs:
+            return
+        for parameter in self.head.last_layer.parameters():
+            if hasattr(parameter, "_hp_mapping") or hasattr(parameter, "ds_id"):
+                raise OptionError(
+                    "DeepSpeed keeps the gradients to itself, so no layer can be frozen for a while: "
+                    "--distillation.freeze-last-layer-epochs 0, or DDP or FSDP2"
+                )
+            parameter.grad = None
 
     @torch.no_grad()
     def after_step(self, tower: nn.Module, step: int) -> None:
@@ -246,8 +243,9 @@ class SelfDistillation(nn.Module):
         self.center.lerp_(mean_over_processes(self._output_mean), 1 - self.config.center_momentum)
         self._output_mean = None
         momentum = teacher_momentum(self.config, step, self.num_steps)
-        follow(self.teacher["visual"], tower, momentum)
-        follow(self.teacher["head"], self.head, momentum)
+        for teacher, student in ((self.teacher["visual"], tower), (self.teacher["head"], self.head)):
+            follow(teacher, student, momentum)
+            copy_buffers(teacher, student)
 
 
 def mean_over_processes(values: Tensor) -> Tensor:

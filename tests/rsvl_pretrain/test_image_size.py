@@ -43,5 +43,5 @@ def test_rs_m_clip_11_sizes_that_the_patch_does_not_divide_are_refused(size):
 def test_other_towers_take_their_own_size_alone():
     tower = model_of(64, layers=[1, 1, 1, 1], width=8, head_width=8).visual
     assert encode_image_of_any_size(tower, torch.randn(2, 3, 64, 64)).shape == (2, 32)
-    with pytest.raises(OptionError, match="ModifiedResNet.* takes images of 64 px alone, not of 32 px"):
+    with pytest.raises(OptionError, match="ModifiedResNet.* takes images of 64 x 64 px alone, not of 32 x 32 px"):
         encode_image_of_any_size(tower, torch.randn(2, 3, 32, 32))

@@ -17,12 +17,12 @@ from rsvl_pretrain.self_distillation import (
     SelfDistillation,
     SelfDistillationConfig,
     cosine_between,
-    follow,
     mean_over_processes,
     self_distillation_loss,
     teacher_momentum,
     teacher_temperature,
 )
+from rsvl_pretrain.teacher import copy_buffers, follow
 
 TOWER = nn.Linear(1, 1)  # stands by where the outputs are given
 HEAD = {"hidden_dim": 32, "bottleneck_dim": 16}
@@ -305,6 +305,7 @@ def test_rs_m_clip_07_the_teacher_after_one_step_and_its_buffers():
     student(torch.randn(8, 3))
     before = [parameter.detach().clone() for parameter in teacher.parameters()]
     follow(teacher, student, 0.75)
+    copy_buffers(teacher, student)
     for old, kept, new in zip(before, teacher.parameters(), student.parameters()):
         torch.testing.assert_close(kept, 0.75 * old + 0.25 * new)
     for kept, new in zip(teacher.buffers(), student.buffers()):
@@ -367,6 +368,7 @@ def test_half_precision_outputs_are_judged_in_float32():
         ({"teacher_temperature_start": 0.03}, "go together"),
         ({"prototypes": 0}, "1 or more"),
         ({"freeze_last_layer_epochs": -1}, "0 or more"),
+        ({"head_lr_share": 0.0}, "head-lr-share"),
     ],
 )
 def test_settings_that_make_no_sense(options, message):
