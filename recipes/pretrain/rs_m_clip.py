@@ -89,7 +89,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "light": {
         "model": "rsvl-tiny-multilingual",
         "batch_size": 64,
-        "distillation": SelfDistillationConfig(prototypes=1024, hidden_dim=256, bottleneck_dim=64),
+        # A narrower head begins with features near 0, whose direction pulls at the tower harder than the captions do.
+        "distillation": SelfDistillationConfig(prototypes=1024, hidden_dim=512),
         "views": ViewConfig(local_crops=4, local_px=32),
         "train": TrainConfig(steps=300, eval_every=100),
     },
@@ -158,7 +159,7 @@ def smoke(folder: Path) -> Options:
         out=folder / "run",
         model="rsvl-tiny-multilingual",
         batch_size=8,
-        distillation=SelfDistillationConfig(prototypes=64, hidden_dim=32, bottleneck_dim=16),
+        distillation=SelfDistillationConfig(prototypes=64, hidden_dim=512),
         views=ViewConfig(local_crops=2, local_px=32),
         train=TrainConfig(steps=10, save_every=5, eval_every=5),
     )
