@@ -2,5 +2,15 @@
 
 from rsvl_pretrain.objectives.base import Embeds, Objective
 from rsvl_pretrain.objectives.clip import ClipObjective, ContrastiveConfig, number_of_text
+from rsvl_pretrain.objectives.farslip import DistillConfig, FarSlipObjective, RegionConfig
 
-__all__ = ["ClipObjective", "ContrastiveConfig", "Embeds", "Objective", "number_of_text"]
+__all__ = [
+    "ClipObjective",
+    "ContrastiveConfig",
+    "DistillConfig",
+    "Embeds",
+    "FarSlipObjective",
+    "Objective",
+    "RegionConfig",
+    "number_of_text",
+]

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rsvl_data.errors import OptionError
@@ -48,11 +48,10 @@ class ClipObjective(Objective):
         self.config = config
 
     def embed(self, batch: Batch) -> Embeds:
-        embeds = {
-            "image": self.encoder.encode_image(batch.images).float(),
-            "text": self.encoder.encode_tokens(batch.tokens).float(),
-            "scale": self.encoder.logit_scale,
-        }
+        return self._pairs(self.encoder.encode_image(batch.images), self.encoder.encode_tokens(batch.tokens), batch)
+
+    def _pairs(self, image: Float[Tensor, "b d"], text: Float[Tensor, "b d"], batch: Batch) -> Embeds:
+        embeds = {"image": image.float(), "text": text.float(), "scale": self.encoder.logit_scale}
         if self.config.loss == "sigmoid" and self.encoder.logit_bias is not None:
             embeds["bias"] = self.encoder.logit_bias
         if self.config.duplicates != "negatives":
