@@ -10,6 +10,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import MISSING
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -88,7 +89,8 @@ def recipe_module(name: str) -> ModuleType:
 
 
 def run_recipe(words: list[str]) -> int:
-    """`NAME [--config FILE] [--smoke] [options]`. A recipe module has `Options`, `run(options)` and `smoke(folder) -> Options`."""
+    """`NAME [--config FILE] [--smoke] [options]`. A recipe module has `Options`, `run(options)` and `smoke(folder) -> Options`; it may
+    have `PRESETS`, fields of `Options` by name, from which `--preset NAME` lets all options start."""
     if not words or words[0] in ("--help", "-h"):
         for name in recipe_names():
             text = (RECIPES / f"{name}.py").read_text()
@@ -99,6 +101,8 @@ def run_recipe(words: list[str]) -> int:
     name, *rest = words
     module = recipe_module(name)
     default: Any = tyro.MISSING_NONPROP
+    if presets := getattr(module, "PRESETS", None):
+        default = _preset(module, presets, rest)
     if "--smoke" in rest:
         rest.remove("--smoke")
         default = module.smoke(Path(tempfile.mkdtemp(prefix="rsvl-smoke-")))
@@ -113,6 +117,21 @@ def run_recipe(words: list[str]) -> int:
     options = tyro.cli(module.Options, args=rest, default=default, description=module.__doc__, prog=f"rsvl run {name}")
     module.run(options)
     return 0
+
+
+def _preset(module: ModuleType, presets: dict[str, dict[str, Any]], words: list[str]) -> Any:
+    """Options of the preset that is asked for, or that `Options` names; what it does not say and must be said is left open."""
+    import tyro
+
+    fields: dict[str, Any] = module.Options.__dataclass_fields__
+    name, given = fields["preset"].default, [word.removeprefix("--preset=") for word in words if word.startswith("--preset=")]
+    if "--preset" in words[:-1]:
+        given = [words[words.index("--preset") + 1]]
+    if given and ("--smoke" in words or "--config" in words):
+        raise OptionError("--preset is where options start, and so are --smoke and --config: give one of them")
+    chosen = presets.get(given[0] if given else name, {})
+    needed = [each for each, field in fields.items() if field.default is field.default_factory is MISSING]
+    return module.Options(**{**dict.fromkeys(needed, tyro.MISSING), **chosen})
 
 
 # --- rsvl data, rsvl eval, rsvl card ----------------------------------------------------------------------------------------
