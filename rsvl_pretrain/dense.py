@@ -41,7 +41,7 @@ def encode_dense(model: Any, images: Float[Tensor, "b 3 y x"], head: DenseHead =
     """
     tower = _tower(model)
     with _one_rounding():
-        return _as_map(_head_tokens(tower, _before_last_block(tower, images), head), _grid(tower, images))
+        return _as_map(_head_tokens(tower, _before_last_block(tower, images), head), patch_grid(tower, images))
 
 
 def encode_image_and_dense(
@@ -66,7 +66,7 @@ def encode_some(
             pooled = _run(tower, tower.transformer.resblocks[-1], x[of_image])
             tokens = _head_tokens(tower, x[of_patches], head)
         pooled, _ = tower._pool(pooled)
-    return pooled @ tower.proj, _as_map(tokens, _grid(tower, images))
+    return pooled @ tower.proj, _as_map(tokens, patch_grid(tower, images))
 
 
 def encode_dense_and_class_token(
@@ -77,7 +77,7 @@ def encode_dense_and_class_token(
     tower = _tower(model)
     with _one_rounding():
         tokens = _head_tokens(tower, _before_last_block(tower, images), head)
-    return tokens[:, 0], _as_map(tokens, _grid(tower, images))
+    return tokens[:, 0], _as_map(tokens, patch_grid(tower, images))
 
 
 def patch_size_px(model: Any) -> tuple[int, int]:
