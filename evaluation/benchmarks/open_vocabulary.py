@@ -199,7 +199,11 @@ def open_vocabulary(
         options=_recorded(replace(segmenter.options, threshold=options.threshold), background, data, chosen),
         details={
             "confusion": {"classes": list(data.classes), "counts": per_image.sum(0).tolist()},
-            "items": {"key": keys, "miou": [float(mean_over_classes(iou(image))) for image in per_image]},
+            "items": {
+                "key": keys,
+                "miou": [float(mean_over_classes(iou(image))) for image in per_image],
+                "confusion": [_sparse(image) for image in per_image],
+            },
             "overlays": shown,
         },
         **origin(encoder, data, "exact", precision, **facts),
@@ -301,6 +305,11 @@ def _stacked(counts: SegmentationCounts, data: SegmentationSet) -> Int[np.ndarra
         return counts.stacked()
     except ValueError as error:
         raise DataError(f"{data.name}, split {data.split!r}: {error}") from error
+
+
+def _sparse(counts: Int[np.ndarray, "c c"]) -> list[list[int]]:
+    """True class, predicted class and number of pixels, where there are any."""
+    return [[int(true), int(found), int(counts[true, found])] for true, found in np.argwhere(counts)]
 
 
 def _chance(counts: Int[np.ndarray, "c c"]) -> dict[str, float]:
