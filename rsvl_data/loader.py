@@ -12,9 +12,10 @@ import random
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar, get_args
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import torch
 from jaxtyping import Int, UInt8
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.utils import data as torch_data
 from torch.utils.data import DataLoader
 
+from rsvl_data.crops import CropConfig, Crops, DecodedCrop, collate_crops, decode_with_crops
 from rsvl_data.errors import CorruptShard, DataError, OptionError, RsvlError
 from rsvl_data.loader_processes import DeathWatch, obey_parent_alone, worker_deaths_named, worker_gone
 from rsvl_data.order import SampleOrder
@@ -44,6 +46,7 @@ class LoaderConfig:
     workers         processes that decode, a rank; 0 decodes in the training process
     seed            of order, captions and views
     augment         the random view of each image
+    crops           further views of each image, by name
     caption_kinds   kinds of caption to draw from (human, vlm, boxes, ...); None: all
     lang            language of the captions, ISO 639-1; None: all
     engine          fast, or exact to the bit as open_clip decodes
@@ -56,6 +59,7 @@ class LoaderConfig:
     workers: int = 2
     seed: int = 0
     augment: Augment = field(default_factory=lambda: Augment("open_clip"))
+    crops: Mapping[str, CropConfig] = field(default_factory=dict)
     caption_kinds: tuple[CaptionKind, ...] | None = None
     lang: str | None = None
     engine: Engine = "fast"
@@ -76,7 +80,7 @@ class LoaderConfig:
 
 @dataclass
 class Batch:
-    """One rank's part of a step: grey levels 0-255, not normalised, and the captions drawn with their tokens."""
+    """One rank's part of a step: grey levels 0-255, not normalised, and the captions drawn with their tokens; crops by name."""
 
     step: int
     epoch: int
@@ -86,10 +90,24 @@ class Batch:
     tokens: Int[Tensor, "b l"]
     labels: list[str | None]
     bad: list[BadSample] = field(default_factory=list)  # in whose place others stand here
+    crops: dict[str, Crops] = field(default_factory=dict)
 
     def pin_memory(self) -> "Batch":
         """DataLoader calls this where there is a GPU, so that copying to it can overlap with computing."""
-        return replace(self, images=self.images.pin_memory(), tokens=self.tokens.pin_memory())
+        crops = {name: each.pin_memory() for name, each in self.crops.items()}
+        return replace(self, images=self.images.pin_memory(), tokens=self.tokens.pin_memory(), crops=crops)
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """Rows [start, stop) with their crops."""
+        return replace(
+            self,
+            keys=self.keys[start:stop],
+            images=self.images[start:stop],
+            texts=self.texts[start:stop],
+            tokens=self.tokens[start:stop],
+            labels=self.labels[start:stop],
+            crops={name: crops.of_rows(start, stop) for name, crops in self.crops.items()},
+        )
 
 
 def steps_per_epoch(dataset: Dataset, split: str, batch_size: int) -> int:
@@ -228,6 +246,15 @@ def _shard_sizes(dataset: Dataset, split: str) -> list[int]:
     return [shard["samples"] for shard in dataset.manifest["shards"] if shard["split"] == split]
 
 
+class _Used(NamedTuple):
+    """What a sample gives to the batch."""
+
+    sample: Sample
+    text: str
+    image: UInt8[Tensor, "3 s s"]
+    crops: dict[str, list[DecodedCrop]]
+
+
 class _TrainReader:
     """Step to batch. Each worker has its own copy; what it keeps from step to step is the open shards and the order of two windows."""
 
@@ -253,23 +280,26 @@ class _TrainReader:
         start = step_of_epoch * self.config.batch_size + self.rank * self.rank_batch_size
         size = self.preprocess.size
         images = torch.empty((self.rank_batch_size, 3, size, size), dtype=torch.uint8)
-        samples: list[Sample] = []
-        texts: list[str] = []
+        used: list[_Used] = []
         bad: list[BadSample] = []
         for row_of_batch, place in enumerate(self.order.samples(epoch, start, start + self.rank_batch_size)):
             try:
-                sample, text, image = self._use(epoch, place)
+                of_sample = self._use(epoch, place)
             except _UnusableError as error:
                 if self.config.bad_samples == "raise":
                     raise error.cause from None
-                sample, text, image = self._replacement(epoch, step, start + row_of_batch, error, bad)
-            samples.append(sample)
-            texts.append(text)
-            images[row_of_batch] = image
-        keys, labels = [sample.key for sample in samples], [sample.label for sample in samples]
-        return Batch(step, epoch, keys, images, texts, self.tokenize(texts), labels, bad)
+                of_sample = self._replacement(epoch, step, start + row_of_batch, error, bad)
+            images[row_of_batch] = of_sample.image
+            used.append(of_sample)
+        keys, labels, texts = [u.sample.key for u in used], [u.sample.label for u in used], [u.text for u in used]
+        tokens = self.tokenize(texts)
+        crops = {
+            name: collate_crops(config, [u.crops[name] for u in used], size, self.tokenize, tokens.shape[1])
+            for name, config in self.config.crops.items()
+        }
+        return Batch(step, epoch, keys, images, texts, tokens, labels, bad, crops)
 
-    def _use(self, epoch: int, place: Place) -> tuple[Sample, str, UInt8[Tensor, "3 s s"]]:
+    def _use(self, epoch: int, place: Place) -> _Used:
         shard_index, row = place
         key: str | None = None
         reason: BadReason = "corrupt_shard"
@@ -280,17 +310,17 @@ class _TrainReader:
             reason = "no_usable_caption"
             text = _draw_caption(sample, self.config, self._rng(epoch, sample.key, "caption"))
             reason = "unreadable_image"
-            rng = self._rng(epoch, sample.key, "view")
-            return sample, text, self.preprocess.decode(sample.image, self.config.engine, self.config.augment, rng)
+            rng_of = partial(self._rng, epoch, sample.key)
+            config = self.config
+            image, crops = decode_with_crops(self.preprocess, sample, config.crops, config.engine, config.augment, rng_of)
+            return _Used(sample, text, image, crops)
         except CorruptShard as error:
             raise _UnusableError(place, key, reason, error) from error
         except DataError as error:
             located = DataError(f"{shard}: sample {sample.key}: {error}")
             raise _UnusableError(place, key, reason, located) from error
 
-    def _replacement(
-        self, epoch: int, step: int, position: int, first: "_UnusableError", bad: list[BadSample]
-    ) -> tuple[Sample, str, UInt8[Tensor, "3 s s"]]:
+    def _replacement(self, epoch: int, step: int, position: int, first: "_UnusableError", bad: list[BadSample]) -> _Used:
         """The first sound one among those drawn for this position; whatever is not is added to `bad`."""
         bad.append(self._described(first, step))
         for place in self._draws(epoch, position):

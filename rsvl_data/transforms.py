@@ -3,6 +3,7 @@
 import io
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from rsvl_data.colour_jitter import ColourJitter
 from rsvl_data.errors import DataError
 
 # https://github.com/openai/CLIP/blob/main/clip/clip.py, `_transform`
@@ -36,64 +38,87 @@ class View:
     quarter_turns: int = 0
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A part of an image, and the width and height in pixels that it is resized to before it is turned."""
+
+    view: View
+    size: tuple[int, int]
+
+
 # The smallest share of the area. open_clip's is `AugmentationCfg.scale`; its `ratio` is unset, so torchvision's 3/4 to 4/3 holds:
 # https://github.com/mlfoundations/open_clip/blob/v3.3.0/src/open_clip/transform.py,
 # https://github.com/pytorch/vision/blob/v0.23.0/torchvision/transforms/transforms.py (`RandomResizedCrop`)
 _SMALLEST_AREA = {"open_clip": 0.9, "rs": 0.5}
-_LOG_RATIO = math.log(4 / 3)
+ASPECTS = (3 / 4, 4 / 3)
 _CROP_ATTEMPTS = 10  # as torchvision's `RandomResizedCrop.get_params`
+
+
+def random_view(
+    width: int, height: int, area: tuple[float, float], aspect: tuple[float, float], flips: bool, rng: random.Random
+) -> View:
+    """A crop by the law of torchvision's `RandomResizedCrop`: its share of the image's area is uniform in the range `area`, the log of
+    width by height in that of `aspect`; whole pixels take both a little out of their ranges.
+
+    Only `rng.random()` is used: it is the one method whose numbers Python promises to keep between versions.
+    """
+    left, top, crop_width, crop_height = _random_crop(width, height, area, aspect, rng)
+    mirrored, quarter_turns = (rng.random() < 0.5, int(4 * rng.random())) if flips else (False, 0)
+    return View(left, top, crop_width, crop_height, mirrored, quarter_turns)
+
+
+def _random_crop(
+    width: int, height: int, area: tuple[float, float], aspect: tuple[float, float], rng: random.Random
+) -> tuple[int, int, int, int]:
+    """Left, top, width and height."""
+    log_low, log_high = map(math.log, aspect)
+    for _ in range(_CROP_ATTEMPTS):
+        pixels = width * height * (area[0] + (area[1] - area[0]) * rng.random())
+        ratio = math.exp(log_low + (log_high - log_low) * rng.random())
+        crop_width, crop_height = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left = int((width - crop_width + 1) * rng.random())
+            top = int((height - crop_height + 1) * rng.random())
+            return left, top, crop_width, crop_height
+    # An image too elongated for any such crop: the largest centred one whose ratio is allowed.
+    crop_width, crop_height = min(width, round(height * aspect[1])), min(height, round(width / aspect[0]))
+    return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
 
 
 @dataclass(frozen=True)
 class Augment:
     """A random view of each training image.
 
-    kind   none: the whole image, as in evaluation; open_clip: a crop of 90 to 100 % of the area, the recipe of the published CLIP
-           models; rs: 50 to 100 %, for objects seen from above at many scales
-    flips  one of the eight orientations (mirror image, quarter turns) at random. Overhead images have no up, but captions do:
-           "left of the runway", "north bank", "top right" turn false. Ask for it only where captions name no positions.
+    kind    none: the whole image, as in evaluation; stretch: the whole image, its aspect given up, as FarSLIP trains; open_clip: a crop
+            of 90 to 100 % of the area, the recipe of the published CLIP models; rs: 50 to 100 %, for objects seen from above at many
+            scales
+    flips   one of the eight orientations (mirror image, quarter turns) at random. Overhead images have no up, but captions do:
+            "left of the runway", "north bank", "top right" turn false. Ask for it only where captions name no positions.
+    colour  random colours of the picture and, independently, of every crop
     """
 
-    kind: Literal["none", "open_clip", "rs"] = "none"
+    kind: Literal["none", "stretch", "open_clip", "rs"] = "none"
     flips: bool = False
+    colour: ColourJitter | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("none", *_SMALLEST_AREA):
-            raise ValueError(f"augment kind is {self.kind!r}; allowed: none, {', '.join(_SMALLEST_AREA)}")
+        if self.kind not in ("none", "stretch", *_SMALLEST_AREA):
+            raise ValueError(f"augment kind is {self.kind!r}; allowed: none, stretch, {', '.join(_SMALLEST_AREA)}")
 
     @property
     def is_random(self) -> bool:
-        return self.kind != "none" or self.flips
+        return self.kind in _SMALLEST_AREA or self.flips or self.colour is not None
 
     def view(self, width: int, height: int, rng: random.Random | None) -> View:
-        """Draw one view of an image of this size. The same state of `rng` gives the same view.
-
-        Only `rng.random()` is used: it is the one method whose numbers Python promises to keep between versions.
-        """
+        """Draw one view of an image of this size. The same state of `rng` gives the same view."""
         if not self.is_random:
             return View(0, 0, width, height)
         if rng is None:
             raise ValueError(f"{self} is random and needs a generator: pass rng=random.Random(seed)")
-        left, top, crop_width, crop_height = self._crop(width, height, rng)
+        if self.kind in _SMALLEST_AREA:
+            return random_view(width, height, (_SMALLEST_AREA[self.kind], 1.0), ASPECTS, self.flips, rng)
         mirrored, quarter_turns = (rng.random() < 0.5, int(4 * rng.random())) if self.flips else (False, 0)
-        return View(left, top, crop_width, crop_height, mirrored, quarter_turns)
-
-    def _crop(self, width: int, height: int, rng: random.Random) -> tuple[int, int, int, int]:
-        """Left, top, width and height, by the law of torchvision's `RandomResizedCrop`."""
-        if self.kind == "none":
-            return 0, 0, width, height
-        smallest = _SMALLEST_AREA[self.kind]
-        for _ in range(_CROP_ATTEMPTS):
-            area = width * height * (smallest + (1 - smallest) * rng.random())
-            ratio = math.exp(_LOG_RATIO * (2 * rng.random() - 1))
-            crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if 0 < crop_width <= width and 0 < crop_height <= height:
-                left = int((width - crop_width + 1) * rng.random())
-                top = int((height - crop_height + 1) * rng.random())
-                return left, top, crop_width, crop_height
-        # An image too elongated for any such crop: the largest centred one whose ratio is allowed.
-        crop_width, crop_height = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
-        return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
+        return View(0, 0, width, height, mirrored, quarter_turns)
 
 
 @dataclass(frozen=True)
@@ -144,15 +169,25 @@ class Preprocess:
         Alpha is dropped, palettes become colours, EXIF orientation is ignored, all as Pillow's `convert("RGB")` does.
         Raises DataError for bytes that are no readable image.
         """
+        cut = self.cut(*stored_size(image), augment, rng)
+        (pixels,) = self.decode_cuts(image, [cut], engine)
+        picture = self.picture(pixels, cut)
+        return augment.colour.apply(picture, rng) if augment.colour and rng else picture
+
+    def cut(self, width: int, height: int, augment: Augment, rng: random.Random | None) -> Cut:
+        """What `decode` takes from an image of this size."""
+        view = augment.view(width, height, rng)
+        return Cut(view, self._resized(width, height) if augment.kind == "none" else (self.size, self.size))
+
+    def decode_cuts(self, image: bytes, cuts: Sequence[Cut], engine: Engine) -> list[UInt8[Tensor, "3 _ _"]]:
+        """All cuts of one image, which is decoded once: as small as the one that needs the most pixels allows."""
         if engine not in ("exact", "fast"):
             raise ValueError(f"engine is {engine!r}; allowed: exact, fast")
-        width, height = _stored_size(image)
-        view = augment.view(width, height, rng)
-        target = self._resized(width, height) if augment.kind == "none" else (self.size, self.size)
-        resize = _resize_exact if engine == "exact" else _resize_fast
-        pixels = resize(image, view, target, self.interpolation)  # [3, h, w]
-        pixels = tvf.center_crop(pixels, [self.size, self.size])
-        return _turn(pixels, view).contiguous()
+        return (_cuts_exact if engine == "exact" else _cuts_fast)(image, cuts, self.interpolation)
+
+    def picture(self, pixels: UInt8[Tensor, "3 h w"], cut: Cut) -> UInt8[Tensor, "3 s s"]:
+        """The cut of the whole image as the encoder gets it: its square middle, turned."""
+        return turn(tvf.center_crop(pixels, [self.size, self.size]), cut.view).contiguous()
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         """Width and height before the centre crop, rounded as by torchvision's `Resize`."""
@@ -162,20 +197,29 @@ class Preprocess:
         return int(self.size * width / shorter), int(self.size * height / shorter)
 
 
-def _resize_exact(image: bytes, view: View, target: tuple[int, int], interpolation: str) -> UInt8[Tensor, "3 h w"]:
-    # Cut first: given the box, `resize` would let the filter look beyond its edges, and torchvision does not.
-    crop = _decode_with_pillow(image).crop((view.left, view.top, view.left + view.width, view.top + view.height))
-    return tvf.pil_to_tensor(crop.resize(target, Image.Resampling[interpolation.upper()]))
+def _cuts_exact(image: bytes, cuts: Sequence[Cut], interpolation: str) -> list[UInt8[Tensor, "3 _ _"]]:
+    picture = _decode_with_pillow(image)
+    resized = []
+    for cut in cuts:
+        view = cut.view
+        # Cut first: given the box, `resize` would let the filter look beyond its edges, and torchvision does not.
+        crop = picture.crop((view.left, view.top, view.left + view.width, view.top + view.height))
+        resized.append(tvf.pil_to_tensor(crop.resize(cut.size, Image.Resampling[interpolation.upper()])))
+    return resized
 
 
-def _resize_fast(image: bytes, view: View, target: tuple[int, int], interpolation: str) -> UInt8[Tensor, "3 h w"]:
-    pixels, shrink = _decode_shrunk(image, _largest_shrink(view, target))
-    left, right = view.left // shrink, math.ceil((view.left + view.width) / shrink)
-    top, bottom = view.top // shrink, math.ceil((view.top + view.height) / shrink)
-    crop = pixels[top:bottom, left:right]
-    # torch's own uint8 kernel wants channels last, without gaps: 6 times as fast as Pillow's resize, within one grey level of it.
-    channels_last = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)[None]
-    return F.interpolate(channels_last, size=target[::-1], mode=interpolation, antialias=True)[0]
+def _cuts_fast(image: bytes, cuts: Sequence[Cut], interpolation: str) -> list[UInt8[Tensor, "3 _ _"]]:
+    pixels, shrink = _decode_shrunk(image, min(_largest_shrink(cut.view, cut.size) for cut in cuts))
+    resized = []
+    for cut in cuts:
+        view = cut.view
+        left, right = view.left // shrink, math.ceil((view.left + view.width) / shrink)
+        top, bottom = view.top // shrink, math.ceil((view.top + view.height) / shrink)
+        crop = pixels[top:bottom, left:right]
+        # torch's own uint8 kernel wants channels last, without gaps: 6 times as fast as Pillow's resize, within one grey level of it.
+        channels_last = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)[None]
+        resized.append(F.interpolate(channels_last, size=cut.size[::-1], mode=interpolation, antialias=True)[0])
+    return resized
 
 
 def _largest_shrink(view: View, target: tuple[int, int]) -> int:
@@ -199,12 +243,12 @@ def _decode_shrunk(image: bytes, shrink: int) -> tuple[np.ndarray, int]:
         return np.array(_decode_with_pillow(image)), 1
 
 
-def _turn(pixels: UInt8[Tensor, "3 h w"], view: View) -> UInt8[Tensor, "3 h w"]:
+def turn(pixels: UInt8[Tensor, "3 h w"], view: View) -> UInt8[Tensor, "3 h w"]:
     pixels = pixels.flip(-1) if view.mirrored else pixels
     return pixels.rot90(view.quarter_turns, (-2, -1)) if view.quarter_turns else pixels
 
 
-def _stored_size(image: bytes) -> tuple[int, int]:
+def stored_size(image: bytes) -> tuple[int, int]:
     """Width and height from the header. Pillow judges what is no JPEG, and refuses decompression bombs."""
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(image)

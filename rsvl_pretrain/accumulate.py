@@ -6,7 +6,6 @@ the weights (GradCache, arXiv:2101.06983; open_clip's `--accum-freq` does the sa
 addition; the price is one more forward pass.
 """
 
-from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
@@ -55,17 +54,7 @@ class CachedBatch:
 
 def _parts(batch: Batch, num_parts: int) -> list[Batch]:
     size = -(-len(batch.keys) // num_parts)
-    return [
-        replace(
-            batch,
-            keys=batch.keys[start : start + size],
-            images=batch.images[start : start + size],
-            texts=batch.texts[start : start + size],
-            tokens=batch.tokens[start : start + size],
-            labels=batch.labels[start : start + size],
-        )
-        for start in range(0, len(batch.keys), size)
-    ]
+    return [batch.part(start, start + size) for start in range(0, len(batch.keys), size)]
 
 
 def _joined(pieces: list[Tensor]) -> Tensor:
