@@ -24,6 +24,7 @@ import tyro
 
 from benchmarks.ablation.arms import BASELINE, Arm, arms, representatives
 from benchmarks.ablation.cells import SCALES, Cell, Place, Scale, finish, make_start, read_results
+from benchmarks.ablation.data import open_world
 from benchmarks.ablation.measure import score
 from benchmarks.ablation.summary import summarise
 from benchmarks.measure import write_result
@@ -55,6 +56,8 @@ def main(options: Options) -> int:
     }
     print(f"start: {scale.start_steps} steps of {scale.model}", flush=True)
     make_start(scale, place)
+    for world in WORLDS:  # before two processes would want to build it
+        open_world(world, place.work, place.shared, scale.sizes)
     with ProcessPoolExecutor(scale.processes, get_context("spawn"), _one_thread if scale.processes > 1 else None) as pool:
         rates, tried = _chosen_rates(pool, chosen_arms, scale, place)
         cells = list(_grid(chosen_arms, rates, scale.seeds))

@@ -18,6 +18,13 @@ _TASKS_EXPLAINED = (
     "mean of recall at 1, 5 and 10 in both directions; *mIoU* that of masks from words (`segearth` head, protocol `rsvl`, no threshold)."
 )
 
+_CELLS_EXPLAINED = (
+    "A cell has the mean over seeds in percent (lowest–highest seed), and below it the difference to CLIP only in points, with the 95 % "
+    "interval of a paired bootstrap over test items of all seeds together. **Bold**: the interval leaves out 0 and every seed has the "
+    "same sign. The intervals speak of other images, not of other seeds, and none is corrected for the number of comparisons: one in "
+    "twenty leaves out 0 by chance."
+)
+
 
 def page(folder: Path) -> str | None:
     """None where nothing was measured."""
@@ -43,17 +50,14 @@ def _read(folder: Path) -> list[Found]:
 def _about(worlds: Mapping[str, Sequence[Found]]) -> str:
     first = worlds["scenes"][0]
     setting, machine = first["setting"], first["machine"]
-    return (
-        f"One start for all: `{setting['model']}`, trained for {setting['start_steps']} steps of {setting['start_batch_size']} on scenes of "
-        f"another seed. Every arm then takes {setting['steps']} steps of {setting['batch_size']}, with {len(first['seeds'])} seeds of order, "
-        f"views and heads; where an arm has two stages, they share the steps. Crops are {setting['crop_px']} px wide. The learning rate is "
-        "chosen on val, for each family of arms and kind of data. Everything runs again with `python -m benchmarks.ablation` "
-        f"({machine['cores']} cores of {machine['cpu']}; code {first['code']}; written by `python -m benchmarks.tables`).\n\n"
-        f"{_TASKS_EXPLAINED} A cell has the mean over seeds in percent, (lowest–highest seed), and below it the difference to CLIP only in "
-        "points, with the 95 % interval of a paired bootstrap over test items of all seeds together. **Bold**: the interval leaves out 0 and "
-        "every seed has the same sign. The intervals speak of other images, not of other seeds, and none is corrected for the number of "
-        "comparisons: one in twenty leaves out 0 by chance."
+    how = (
+        f"One start for all: `{setting['model']}`, trained for {setting['start_steps']} steps of {setting['start_batch_size']} on scenes "
+        f"of another seed. Every arm then takes {setting['steps']} steps of {setting['batch_size']}, with {len(first['seeds'])} seeds of "
+        f"order, views and heads; where an arm has two stages, they share the steps. Crops are {setting['crop_px']} px wide. The learning "
+        "rate is chosen on val, for each family of arms and kind of data. Everything runs again with `python -m benchmarks.ablation` "
+        f"({machine['cores']} cores of {machine['cpu']}; code {first['code']}; written by `python -m benchmarks.tables`)."
     )
+    return f"{how}\n\n{_TASKS_EXPLAINED} {_CELLS_EXPLAINED}"
 
 
 def _section(world: str, found: Sequence[Found]) -> list[str]:
