@@ -6,14 +6,13 @@ the weights (GradCache, arXiv:2101.06983; open_clip's `--accum-freq` does the sa
 addition; the price is one more forward pass.
 """
 
-
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from rsvl_data.loader import Batch
 from rsvl_pretrain.engine import accumulating, backward
-from rsvl_pretrain.objectives import ClipObjective, Embeds
+from rsvl_pretrain.objectives import Embeds, Objective
 
 
 class CachedBatch:
@@ -22,34 +21,44 @@ class CachedBatch:
     `model` is the objective as accelerate wrapped it. Dropout draws the same both times.
     """
 
-    def __init__(self, model: nn.Module, objective: ClipObjective, batch: Batch, num_parts: int):
-        self.model, self.parts = model, _parts(batch, num_parts)
+    def __init__(self, model: nn.Module, objective: Objective, batch: Batch, num_parts: int):
+        self.model, self.objective, self.parts = model, objective, _parts(batch, num_parts)
         self.random_states: list[list[Tensor]] = []
         embeds: list[Embeds] = []
         with torch.no_grad():
             for part in self.parts:
                 self.random_states.append(_random_state())
                 embeds.append(model(part, embed_only=True))
+        self.num_rows = [{name: len(rows) for name, rows in piece.items() if rows.ndim} for piece in embeds]
         self.leaves = {name: _joined([piece[name] for piece in embeds]) for name in embeds[0]}
         self.losses = objective.losses(self.leaves)
 
     def backward(self, accelerator: Accelerator) -> None:
-        """Adds to `.grad` what `sum(losses).backward()` would have added without pieces."""
+        """Adds to `.grad` what `total(losses).backward()` would have added without pieces."""
         learned = {name: leaf for name, leaf in self.leaves.items() if leaf.requires_grad}
-        total = torch.stack(list(self.losses.values())).sum()
-        gradients = dict(zip(learned, torch.autograd.grad(total, list(learned.values())), strict=True))
-        start = 0
-        for index, (part, state) in enumerate(zip(self.parts, self.random_states, strict=True)):
-            rows, is_last = slice(start, start + len(part.keys)), index == len(self.parts) - 1
-            start = rows.stop
+        total = self.objective.total(self.losses)
+        found = torch.autograd.grad(total, list(learned.values()), allow_unused=True, materialize_grads=True)
+        by_piece = self._by_piece(dict(zip(learned, found, strict=True)))
+        for index, (part, state, gradients) in enumerate(zip(self.parts, self.random_states, by_piece, strict=True)):
+            is_last = index == len(self.parts) - 1
             with torch.random.fork_rng(), accumulating(accelerator, self.model, is_last=is_last):
                 _set_random_state(state)
                 embeds = self.model(part, embed_only=True)
-                terms = [
-                    (embeds[name] * (gradient[rows] if gradient.ndim else gradient / len(self.parts))).sum()
-                    for name, gradient in gradients.items()
-                ]
+                terms = [(embeds[name] * gradient).sum() for name, gradient in gradients.items()]
                 backward(accelerator, self.model, torch.stack(terms).sum())
+
+    def _by_piece(self, gradients: Embeds) -> list[Embeds]:
+        """Rows to the piece that they came from; of a number that all share, each piece takes an equal part."""
+        pieces: list[Embeds] = [{} for _ in self.parts]
+        for name, gradient in gradients.items():
+            shares = (
+                gradient.split([num_rows[name] for num_rows in self.num_rows])
+                if gradient.ndim
+                else [gradient / len(self.parts)] * len(self.parts)
+            )
+            for piece, share in zip(pieces, shares, strict=True):
+                piece[name] = share
+        return pieces
 
 
 def _parts(batch: Batch, num_parts: int) -> list[Batch]:

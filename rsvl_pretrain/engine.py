@@ -79,7 +79,7 @@ def prepare(
     """The objective to call and the optimizer to step, as the engine wraps them."""
     if precision == "amp_bf16":
         objective.forward = torch.autocast(accelerator.device.type, dtype=torch.bfloat16)(objective.forward)
-    if _is_wrapped(accelerator):
+    if is_wrapped(accelerator):
         _give_scalars_a_dimension(objective)
     if accelerator.is_fsdp2:
         _plan_fsdp2(accelerator, objective)
@@ -172,7 +172,7 @@ def full_state_dict(accelerator: Accelerator, model: nn.Module) -> dict[str, Ten
 
 def whole_spare(accelerator: Accelerator, encoder: DualEncoder) -> DualEncoder | None:
     """Before `prepare`: a second encoder, on the CPU, where an engine will change the first; None where it stays as it is."""
-    return deepcopy(encoder).cpu() if _is_wrapped(accelerator) else None
+    return deepcopy(encoder).cpu() if is_wrapped(accelerator) else None
 
 
 @contextmanager
@@ -251,7 +251,7 @@ def is_deepspeed(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type == DistributedType.DEEPSPEED
 
 
-def _is_wrapped(accelerator: Accelerator) -> bool:
+def is_wrapped(accelerator: Accelerator) -> bool:
     """Whether an engine changes the model it is given: FSDP2 and DeepSpeed."""
     return accelerator.is_fsdp2 or is_deepspeed(accelerator)
 

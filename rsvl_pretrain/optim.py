@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,11 +73,11 @@ def learning_rate(step: int, config: OptimConfig, num_steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress)) * config.lr
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, config: OptimConfig, lr_shares: Mapping[str, float] | None = None) -> torch.optim.AdamW:
     """open_clip's two groups: one-dimensional parameters and whatever is named bn, ln, bias or logit_scale do not decay.
 
-    With `layer_decay` (BEiT, arXiv:2106.08254, appendix) there are two for each depth. Every group's `lr_scale` is its share of the
-    learning rate.
+    With `layer_decay` (BEiT, arXiv:2106.08254, appendix) there are two for each depth; parameters whose name begins with a key of
+    `lr_shares` have groups of their own. Every group's `lr_scale` is its share of the learning rate.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -85,6 +85,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
         if parameter.requires_grad:
             exempt = parameter.ndim < 2 or any(word in name for word in ("bn", "ln", "bias", "logit_scale"))
             share = config.layer_decay ** _blocks_above(name, names) if config.layer_decay else 1.0
+            share *= next((own for prefix, own in (lr_shares or {}).items() if name.startswith(prefix)), 1.0)
             groups.setdefault((share, not exempt), []).append(parameter)
     return torch.optim.AdamW(
         [
@@ -118,7 +119,12 @@ _BEFORE_BLOCKS = (
 
 
 def _blocks_above(name: str, names: Sequence[str]) -> int:
-    """How many blocks of its tower lie between a parameter and the output; for embeddings all of them and one more."""
+    """How many blocks of its tower lie between a parameter and the output; for embeddings all of them and one more. What an objective
+    has beside its encoder comes after the towers."""
+    in_encoder = [other for other in names if other.startswith("encoder.")]
+    if in_encoder and name not in in_encoder:
+        return 0
+    names = in_encoder or names
     tower = "visual." in name
     if any(".stages." in other for other in names):
         raise OptionError(

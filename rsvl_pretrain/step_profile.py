@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from rsvl_data.shards import write_atomically
-from rsvl_pretrain.objectives import ClipObjective
+from rsvl_pretrain.objectives import Objective
 
 log = logging.getLogger(__name__)
 WARMUP_STEPS = 3  # allocations, kernel choices and the loader's first batches are not what a step costs
@@ -24,7 +24,7 @@ PARTS = ("image tower", "text tower", "loss")  # of the forward pass; with piece
 
 
 @contextmanager
-def profiled(num_steps: int, folder: Path, objective: ClipObjective) -> Iterator[Callable[[], None]]:
+def profiled(num_steps: int, folder: Path, objective: Objective) -> Iterator[Callable[[], None]]:
     """A function to call after every step. Steps WARMUP_STEPS to WARMUP_STEPS + `num_steps` are recorded; with 0 nothing is."""
     if not num_steps:
         yield lambda: None
@@ -39,13 +39,9 @@ def profiled(num_steps: int, folder: Path, objective: ClipObjective) -> Iterator
 
 
 @contextmanager
-def _marked(objective: ClipObjective) -> Iterator[None]:
+def _marked(objective: Objective) -> Iterator[None]:
     """The parts of the forward pass carry their names in the trace."""
-    places: list[tuple[Any, str, str]] = [
-        (objective.encoder, "encode_image", PARTS[0]),
-        (objective.encoder, "encode_tokens", PARTS[1]),
-        (objective, "losses", PARTS[2]),
-    ]
+    places = objective.profiled_parts()
     for owner, method, name in places:
         setattr(owner, method, _named(name, getattr(owner, method)))
     try:

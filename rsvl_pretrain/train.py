@@ -33,7 +33,7 @@ from rsvl_pretrain.blocks import compile_blocks
 from rsvl_pretrain.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from rsvl_pretrain.ema import WeightEma
 from rsvl_pretrain.model import DualEncoder
-from rsvl_pretrain.objectives import ClipObjective
+from rsvl_pretrain.objectives import Objective
 from rsvl_pretrain.optim import OptimConfig, learning_rate, make_optimizer
 from rsvl_pretrain.run_log import RunLog, check_trackers
 from rsvl_pretrain.step_profile import profiled
@@ -66,6 +66,8 @@ class TrainConfig:
     """lower that share at first, to (1 + step) / (10 + step)"""
     tower_norms: bool = False
     """also log the gradient norm of each tower, before clipping"""
+    term_norms: bool = False
+    """also log the gradient norm of each term of the loss, which takes one more backward pass a term"""
     trackers: tuple[str, ...] = ("tensorboard",)
     """besides metrics.jsonl: any of tensorboard, wandb, trackio, mlflow, aim, comet_ml, clearml, dvclive, swanlab"""
     profile: int = 0
@@ -82,6 +84,8 @@ class TrainConfig:
             raise OptionError(f"--train.max-bad-samples is {self.max_bad_samples}; it must be 0 or more")
         if min(self.steps, self.save_every, self.keep, self.accum_freq) < 1:
             raise OptionError("--train.steps, --train.save-every, --train.keep and --train.accum-freq must be 1 or more")
+        if self.term_norms and self.accum_freq > 1:
+            raise OptionError("--train.term-norms needs the whole batch at once; leave it out, or --train.accum-freq")
         if self.profile < 0 or self.timeout_s <= 0:
             raise OptionError(f"--train.profile {self.profile} must be 0 or more, --train.timeout-s {self.timeout_s} above 0")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
@@ -89,7 +93,7 @@ class TrainConfig:
 
 
 def train(
-    objective: ClipObjective,
+    objective: Objective,
     dataset: Dataset,
     out: Path,
     *,
@@ -145,16 +149,18 @@ def train(
     return encoder
 
 
-def _prepared(accelerator: Accelerator, objective: ClipObjective, config: TrainConfig, optim: OptimConfig) -> TrainState:
+def _prepared(accelerator: Accelerator, objective: Objective, config: TrainConfig, optim: OptimConfig) -> TrainState:
     if config.tower_norms and engine.is_deepspeed(accelerator):
         raise OptionError("--train.tower-norms: DeepSpeed does not show the gradients; leave it out, or use DDP or FSDP2")
+    if config.term_norms and engine.is_wrapped(accelerator):
+        raise OptionError("--train.term-norms needs whole weights on each process; leave it out, or use one process or DDP")
     spare = engine.whole_spare(accelerator, objective.encoder)
     if config.compile:
         compile_blocks(objective.encoder)
     model, optimizer = engine.prepare(
         accelerator,
         objective,
-        make_optimizer(objective, optim),
+        make_optimizer(objective, optim, objective.lr_shares),
         precision=config.precision,
         grad_clip_norm=optim.grad_clip_norm,
     )
@@ -215,6 +221,7 @@ def _steps(
             grad_clip_norm=optim.grad_clip_norm,
             accum_freq=config.accum_freq,
             tower_norms=config.tower_norms,
+            of_terms=config.term_norms,
             stop=stop,
         )
         done, step_s = batch.step + 1, time.perf_counter() - clock
@@ -258,7 +265,7 @@ def _export(state: TrainState, out: Path) -> DualEncoder:
 
 
 def _identity(
-    objective: ClipObjective,
+    objective: Objective,
     data_sha256: str,
     config: TrainConfig,
     optim: OptimConfig,
@@ -273,9 +280,10 @@ def _identity(
         "trained_parameters": sum(p.numel() for p in objective.parameters() if p.requires_grad),
         "seed": seed,
         "steps": config.steps,
-        "contrastive": asdict(objective.config),
+        **objective.identity(),
         "optim": asdict(optim),
         "batch_size": loader.batch_size,
+        **({"crops": {name: asdict(crops) for name, crops in loader.crops.items()}} if loader.crops else {}),
         "precision": config.precision,
         "engine": engine_name,
         "ema": [config.ema_decay, config.ema_warmup] if config.ema_decay else None,

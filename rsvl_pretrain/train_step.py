@@ -22,9 +22,10 @@ from rsvl_pretrain import engine
 from rsvl_pretrain.accumulate import CachedBatch
 from rsvl_pretrain.ema import WeightEma
 from rsvl_pretrain.model import DualEncoder
-from rsvl_pretrain.objectives import ClipObjective
+from rsvl_pretrain.objectives import Objective
 from rsvl_pretrain.optim import set_learning_rate
 from rsvl_pretrain.stopping import StopRequest
+from rsvl_pretrain.term_norms import term_norms
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP, arXiv:2103.00020, section 2.5
 
@@ -39,7 +40,7 @@ class TrainState:
     """
 
     accelerator: Accelerator
-    objective: ClipObjective
+    objective: Objective
     model: nn.Module
     optimizer: torch.optim.Optimizer
     ema: WeightEma | None
@@ -68,9 +69,10 @@ def train_step(
     grad_clip_norm: float | None,
     accum_freq: int,
     tower_norms: bool,
+    of_terms: bool,
     stop: StopRequest,
 ) -> tuple[dict[str, Any], bool]:
-    """The numbers of one optimizer step, and whether any process was asked to stop.
+    """The numbers of one optimizer step, and whether any process was asked to stop. `of_terms` asks for the gradient norm of each term.
 
     Raises DataError for a loss or gradient that is not finite, before the weights change.
     """
@@ -80,18 +82,22 @@ def train_step(
     with record_function("forward"):
         cached = CachedBatch(state.model, objective, batch, accum_freq) if accum_freq > 1 else None
         losses = cached.losses if cached else state.model(batch)
-        means, keys_digest, stopping = _over_all_processes(accelerator, losses, batch, stop.asked)
+        means, keys_digest, stopping = _over_all_processes(accelerator, objective, losses, batch, stop.asked)
         _check_finite("loss", means["loss/total"], batch, losses.values())
+    norms: dict[str, float] = {}
     with record_function("backward"):
         if cached:
             cached.backward(accelerator)
         else:
-            engine.backward(accelerator, state.model, torch.stack(list(losses.values())).sum())
-        norms = _tower_norms(objective) if tower_norms else {}
+            norms.update(term_norms(objective, objective.terms(losses)) if of_terms else {})
+            engine.backward(accelerator, state.model, objective.total(losses))
+        norms.update(_tower_norms(objective) if tower_norms else {})
     with record_function("optimizer"):
+        objective.before_step(batch.step)
         norm = engine.step(accelerator, state.model, state.optimizer, grad_clip_norm)
         _check_finite("gradient norm", norm, batch, losses.values())
         log_scale = engine.clamp(accelerator, objective.encoder.model.logit_scale, 0, MAX_LOGIT_SCALE)
+        objective.after_step(batch.step)
         if state.ema:
             state.ema.update(batch.step)
     shown = {"grad_norm": norm, **norms, "lr": lr, "logit_scale": math.exp(log_scale), "keys_digest": keys_digest}
@@ -99,17 +105,18 @@ def train_step(
 
 
 def _over_all_processes(
-    accelerator: Accelerator, losses: Mapping[str, Tensor], batch: Batch, asked_to_stop: bool
+    accelerator: Accelerator, objective: Objective, losses: Mapping[str, Tensor], batch: Batch, asked_to_stop: bool
 ) -> tuple[dict[str, float], str, bool]:
-    """In one exchange: losses named for metrics.jsonl with their total, the digest of the global batch, and whether to stop. The same
-    on every process, so that all of them go on or stop together."""
+    """In one exchange: losses named for metrics.jsonl with their weighted total, the digest of the global batch, and whether to stop.
+    The same on every process, so that all of them go on or stop together."""
     digest = _keys_digest(batch.keys, accelerator.process_index * len(batch.keys))
     # Halves of 32 bits, and a flag: sums of these over processes are exact in fp64.
     others = torch.tensor([digest >> 32, digest & 0xFFFFFFFF, asked_to_stop], dtype=torch.float64, device=accelerator.device)
     values = torch.stack([value.detach().double() for value in losses.values()])
     *sums, high, low, asked = accelerator.reduce(torch.cat([values, others]), reduction="sum").tolist()
-    means = [total / accelerator.num_processes for total in sums]
-    named = {**{f"loss/{name}": mean for name, mean in zip(losses, means)}, "loss/total": sum(means)}
+    means = {name: total / accelerator.num_processes for name, total in zip(losses, sums)}
+    weighted_total = sum(objective.factor(name) * mean for name, mean in means.items() if objective.factor(name))
+    named = {**{f"loss/{name}": mean for name, mean in means.items()}, "loss/total": weighted_total}
     return named, f"{((int(high) << 32) + int(low)) % 2**64:016x}", bool(asked)
 
 
@@ -119,7 +126,7 @@ def _keys_digest(keys: Sequence[str], first_place: int) -> int:
     return sum(int.from_bytes(each.digest()) for each in hashes) % 2**64
 
 
-def _tower_norms(objective: ClipObjective) -> dict[str, float]:
+def _tower_norms(objective: Objective) -> dict[str, float]:
     """Of the gradients of the image tower, the text tower and what belongs to neither."""
     gradients: dict[str, list[Tensor]] = {}
     for name, parameter in objective.named_parameters():

@@ -13,6 +13,8 @@ import pytest
 jaxtyping.install_import_hook(
     [
         "rsvl_data.transforms",
+        "rsvl_data.crops",
+        "rsvl_data.colour_jitter",
         "rsvl_data.scenes",
         "rsvl_data.ranking.agreement",
         "rsvl_pretrain",

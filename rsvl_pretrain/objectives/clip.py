@@ -1,23 +1,18 @@
-"""A model and its losses: batch in, named losses out. The trainer adds them up and asks nothing else.
+"""CLIP (arXiv:2103.00020) and SigLIP (arXiv:2303.15343): each image with its text against all others."""
 
-An objective has two halves, `embed` and `losses`, so that a batch that does not fit can be embedded piece by piece and still be judged
-as a whole (`accumulate.py`).
-"""
-
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from rsvl_data.errors import OptionError
 from rsvl_data.loader import Batch
 from rsvl_pretrain.exchange import Exchange
 from rsvl_pretrain.losses import clip_loss, siglip_loss
 from rsvl_pretrain.model import DualEncoder
-
-Embeds = dict[str, Tensor]
+from rsvl_pretrain.objectives.base import Embeds, Objective
 
 
 @dataclass(frozen=True)
@@ -43,24 +38,16 @@ class ContrastiveConfig:
             )
 
 
-class ClipObjective(nn.Module):
-    """CLIP (arXiv:2103.00020) or SigLIP (arXiv:2303.15343)."""
-
+class ClipObjective(Objective):
     def __init__(self, encoder: DualEncoder, config: ContrastiveConfig = ContrastiveConfig()):
-        super().__init__()
+        super().__init__(encoder)
         if config.loss == "sigmoid" and encoder.logit_bias is None:
             raise OptionError(
                 f"{encoder.name} has no logit bias, which the sigmoid loss needs; give it one with `add_logit_bias`"
             )
-        self.encoder, self.config = encoder, config
-
-    def forward(self, batch: Batch, *, embed_only: bool = False) -> dict[str, Tensor]:
-        """Losses by name; the embeddings alone when asked for, since a wrapped module (DDP, FSDP) must be entered here."""
-        embeds = self.embed(batch)
-        return embeds if embed_only else self.losses(embeds)
+        self.config = config
 
     def embed(self, batch: Batch) -> Embeds:
-        """Rows of this batch, [b, d], and the numbers they share."""
         embeds = {
             "image": self.encoder.encode_image(batch.images).float(),
             "text": self.encoder.encode_tokens(batch.tokens).float(),
@@ -73,7 +60,6 @@ class ClipObjective(nn.Module):
         return embeds
 
     def losses(self, embeds: Embeds) -> dict[str, Tensor]:
-        """`embeds` of one batch, or of several put together row by row."""
         config, pair = self.config, (embeds["image"], embeds["text"], embeds["scale"])
         if config.loss == "sigmoid":
             return {"contrastive": siglip_loss(*pair, embeds["bias"], exchange=config.exchange)}
@@ -86,6 +72,9 @@ class ClipObjective(nn.Module):
             gather_with_grad=config.gather_with_grad,
         )
         return {"contrastive": loss}
+
+    def identity(self) -> dict[str, Any]:
+        return {"contrastive": asdict(self.config)}
 
 
 def number_of_text(tokens: Int[Tensor, "b l"]) -> Int[Tensor, " b"]:

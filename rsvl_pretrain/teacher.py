@@ -1,0 +1,36 @@
+"""A second model that is not trained: it stays as it was, or follows the first one as a running mean."""
+
+from copy import deepcopy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from rsvl_data.errors import OptionError
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def frozen_copy(module: Module) -> Module:
+    """Without gradients, so that no optimizer is given its parameters."""
+    return deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """teacher <- momentum * teacher + (1 - momentum) * student, parameter by parameter. Buffers are left as they are.
+
+    1 leaves the teacher as it is, 0 copies the student. Where an engine spreads weights over processes each one averages its part.
+    Raises OptionError under ZeRO stage 3, which shows no weight as a whole or in parts.
+    """
+    olds, news = list(map(_local, teacher.parameters())), list(map(_local, student.parameters()))
+    torch._foreach_lerp_(olds, news, 1 - momentum)
+
+
+def _local(parameter: Tensor) -> Tensor:
+    if hasattr(parameter, "ds_id"):
+        raise OptionError(
+            "a teacher that follows the student cannot see the weights that ZeRO stage 3 takes apart; use stage 2, or FSDP"
+        )
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
