@@ -22,11 +22,11 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from benchmarks.ablation.arms import BASELINE, Arm, arms, representatives
+from benchmarks.ablation.arms import Arm, arms, representatives
 from benchmarks.ablation.cells import SCALES, Cell, Place, Scale, finish, make_start, read_results
 from benchmarks.ablation.data import open_world
 from benchmarks.ablation.measure import score
-from benchmarks.ablation.summary import summarise
+from benchmarks.ablation.summary import BASELINE, summarise
 from benchmarks.measure import write_result
 from rsvl_data.version import code_version
 
@@ -62,7 +62,7 @@ def main(options: Options) -> int:
         rates, tried = _chosen_rates(pool, chosen_arms, scale, place)
         cells = list(_grid(chosen_arms, rates, scale.seeds))
         files = _finished(pool, cells, scale, place)
-    write_result(options.out / "chosen.json", "ablation", {"scale": scale.name, "tried": tried})
+    write_result(options.out / "grid.json", "ablation", {"scale": scale.name, "arms": list(chosen_arms), "tried": tried})
     for world, arm in product(WORLDS, chosen_arms.values()):
         if world in arm.worlds:
             _write(options.out, world, arm, files, rates, scale)

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from benchmarks.ablation.summary import BASELINE
 from rsvl_data.crops import CropConfig
-
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives import ClipObjective, ContrastiveConfig, Objective
 
 # UCM repeats sentences, and scenes without objects nearly do: equal captions are no negatives of each other, in any arm.
 CONTRASTIVE = ContrastiveConfig(duplicates="excluded")
-BASELINE = "clip"
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """An encoder on all probes of one split: named Results, whose items a paired comparison can be made of."""
 
 from benchmarks.ablation.data import Probes
+from benchmarks.ablation.summary import SHOWN
 from evaluation.benchmarks.open_vocabulary import Setting, open_vocabulary
 from evaluation.benchmarks.retrieval import retrieval
 from evaluation.benchmarks.zero_shot import zero_shot
 from evaluation.result import Result
 from rsvl_pretrain.model import DualEncoder
-
-SHOWN = {"zero_shot": "acc1", "objects": "acc1", "retrieval": "mean_recall", "open_vocabulary": "miou"}
 
 
 def measure(encoder: DualEncoder, probes: Probes, *, num_bootstrap: int = 1000) -> dict[str, Result]:

@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ablation.arms import BASELINE, arms
-from benchmarks.ablation.measure import SHOWN
-from benchmarks.ablation.summary import verdict
+from benchmarks.ablation.summary import BASELINE, SHOWN, verdict
 
 Found = dict[str, Any]  # a result file
 
@@ -28,23 +26,23 @@ _CELLS_EXPLAINED = (
 
 def page(folder: Path) -> str | None:
     """None where nothing was measured."""
-    worlds = {world: _read(folder / world) for world in _TITLES}
-    if not all(worlds.values()):
+    if not (folder / "grid.json").exists():
         return None
-    chosen = json.loads((folder / "chosen.json").read_text())
+    grid = json.loads((folder / "grid.json").read_text())
+    worlds = {world: _read(folder / world, grid["arms"]) for world in _TITLES}
     parts = [
         "# Ablations",
         "Of the two tables one is measured on procedural scenes, not real imagery; the other on a few hundred real images.",
         _about(worlds),
         *(part for world, found in worlds.items() for part in _section(world, found)),
-        _rates(chosen["tried"]),
+        _rates(grid["tried"]),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _read(folder: Path) -> list[Found]:
-    """In the order of the arms."""
-    return [json.loads(path.read_text()) for name in arms(0) if (path := folder / f"{name}.json").exists()]
+def _read(folder: Path, arms: Sequence[str]) -> list[Found]:
+    """In the order of the arms; not all of them are measured on all data."""
+    return [json.loads(path.read_text()) for name in arms if (path := folder / f"{name}.json").exists()]
 
 
 def _about(worlds: Mapping[str, Sequence[Found]]) -> str:

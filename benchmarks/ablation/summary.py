@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.ablation.measure import SHOWN
 from evaluation.bootstrap import Statistic, intervals, mean_of, paired_difference
 from evaluation.comparison import measured_items
 from evaluation.result import Result
 
 Results = Mapping[str, Result]
+
+BASELINE = "clip"
+SHOWN = {"zero_shot": "acc1", "objects": "acc1", "retrieval": "mean_recall", "open_vocabulary": "miou"}
 
 
 def summarise(seeds: Sequence[Results], baseline: Sequence[Results]) -> dict[str, Any]:
