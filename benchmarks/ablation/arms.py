@@ -2,14 +2,20 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
+from rsvl_pretrain.objectives.farslip import REGIONS, VIEWS, DistillConfig, FarSlipObjective, RegionConfig
+from rsvl_pretrain.self_distillation import SelfDistillationConfig
+
+from benchmarks.ablation.data import MIN_OBJECT_PX
 from benchmarks.ablation.summary import BASELINE
-from rsvl_data.crops import CropConfig
+from rsvl_data.crops import CropConfig, ObjectCrops, RandomCrops
 from rsvl_pretrain.model import DualEncoder
-from rsvl_pretrain.objectives import ClipObjective, ContrastiveConfig, Objective
+from rsvl_pretrain.objectives import ClipObjective, ContrastiveConfig, Objective, RsMClipObjective, ViewConfig
 
 # UCM repeats sentences, and scenes without objects nearly do: equal captions are no negatives of each other, in any arm.
 CONTRASTIVE = ContrastiveConfig(duplicates="excluded")
+RegionAlignment = Literal["cls", "pooled", "roi"]
 
 
 @dataclass(frozen=True)
@@ -17,9 +23,9 @@ class Stage:
     """A part of a training run. Stages of one `family` share a learning rate, which is chosen with the family's first arm."""
 
     family: str
-    objective: Callable[[DualEncoder], Objective]
+    objective: Callable[[DualEncoder, int], Objective]  # of the encoder, for so many steps
     crops: Mapping[str, CropConfig] = field(default_factory=dict)
-    lang: str | None = "en"
+    languages: tuple[str, ...] = ("en",)
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,79 @@ class Arm:
     stages: tuple[Stage, ...]
     worlds: tuple[str, ...] = ("scenes", "real")
 
+    @property
+    def languages(self) -> set[str]:
+        return {lang for stage in self.stages for lang in stage.languages}
+
 
 def arms(crop_px: int) -> dict[str, Arm]:
     """By name, the baseline first. `crop_px` is the side of local views and of objects."""
-    plain = Stage("clip", lambda encoder: ClipObjective(encoder, CONTRASTIVE))
-    chosen = [Arm(BASELINE, "CLIP only", (plain,))]
+    views, objects = {VIEWS: RandomCrops(size_px=crop_px)}, {REGIONS: _objects(crop_px)}
+
+    def distilled(distill: DistillConfig, weight: float = 0.1) -> Stage:
+        weights = {"distill": weight}
+        return Stage(
+            "distillation",
+            lambda encoder, _: FarSlipObjective(encoder, CONTRASTIVE, distill=distill, weights=weights),
+            views,
+        )
+
+    def with_regions(align: RegionAlignment) -> Stage:
+        config = RegionConfig(align=align)
+        return Stage("regions", lambda encoder, _: FarSlipObjective(encoder, CONTRASTIVE, regions=config), objects)
+
+    plain = Stage("clip", lambda encoder, _: ClipObjective(encoder, CONTRASTIVE))
+    stage_1, stage_2 = distilled(DistillConfig()), with_regions("cls")
+    chosen = [
+        Arm(BASELINE, "CLIP only", (plain,)),
+        Arm("distill_shared", "+ distillation: roi2pooled, shared", (stage_1,)),
+        Arm(
+            "distill_shared_stopgrad",
+            "+ distillation: roi2pooled, shared_stopgrad",
+            (distilled(DistillConfig(teacher="shared_stopgrad")),),
+        ),
+        Arm("distill_ema", "+ distillation: roi2pooled, ema", (distilled(DistillConfig(teacher="ema")),)),
+        Arm("distill_frozen", "+ distillation: roi2pooled, frozen", (distilled(DistillConfig(teacher="frozen")),)),
+        Arm("distill_roi2cls", "+ distillation: roi2cls, shared", (distilled(DistillConfig(align="roi2cls")),)),
+        Arm("distill_combined", "+ distillation: combined, shared", (distilled(DistillConfig(align="combined")),)),
+        Arm("distill_patches", "+ distillation: patches, shared", (distilled(DistillConfig(align="patches")),)),
+        Arm(
+            "distill_weight_1", "+ distillation: roi2pooled, shared, weight 1 instead of 0.1", (distilled(DistillConfig(), 1.0),)
+        ),
+        Arm("regions_cls", "+ regions: cls", (stage_2,)),
+        Arm("regions_pooled", "+ regions: pooled", (with_regions("pooled"),)),
+        Arm("regions_roi", "+ regions: roi", (with_regions("roi"),)),
+        Arm("both_stages", "distillation (shared), then regions (cls)", (stage_1, stage_2)),
+        Arm("rs_m_clip", "RS-M-CLIP", (_rs_m_clip(crop_px, True, ("en",)),)),
+        Arm("rs_m_clip_plain", "RS-M-CLIP without self-distillation", (_rs_m_clip(crop_px, False, ("en",)),)),
+        Arm("rs_m_clip_es", "RS-M-CLIP with Spanish", (_rs_m_clip(crop_px, True, ("en", "es")),), ("real",)),
+        Arm(
+            "rs_m_clip_plain_es",
+            "RS-M-CLIP with Spanish, without self-distillation",
+            (_rs_m_clip(crop_px, False, ("en", "es")),),
+            ("real",),
+        ),
+    ]
     return {arm.name: arm for arm in chosen}
+
+
+def _objects(crop_px: int) -> ObjectCrops:
+    """Objects of these scenes are small; what counts is their category, as in FarSLIP, and not the phrase that singles one out."""
+    return ObjectCrops(min_area_px=MIN_OBJECT_PX**2, size_px=crop_px, captions="ignored")
+
+
+def _rs_m_clip(crop_px: int, distilled: bool, languages: tuple[str, ...]) -> Stage:
+    """The recipe's small setting, `light`. Each global crop is paired with the caption, with and without self-distillation."""
+    views = ViewConfig(local_crops=4, local_px=crop_px)
+    distillation = SelfDistillationConfig(weight=1.0 if distilled else 0.0, prototypes=1024, hidden_dim=512)
+    return Stage(
+        "rs_m_clip",
+        lambda encoder, steps: RsMClipObjective(
+            encoder, contrastive=CONTRASTIVE, distillation=distillation, views=views, num_steps=steps
+        ),
+        views.crops(distilled=distilled),
+        languages,
+    )
 
 
 def representatives(all_arms: Mapping[str, Arm]) -> dict[str, Arm]:

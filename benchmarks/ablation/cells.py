@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rsvl_data.caption_draw import LanguageDraw
 
 from benchmarks.ablation.arms import CONTRASTIVE, Arm, Stage, arms
 from benchmarks.ablation.data import Sizes, World, open_world, start_scenes
@@ -54,7 +55,7 @@ CPU = Scale(
     model="rsvl-tiny",
     steps=120,
     batch_size=32,
-    start_steps=150,
+    start_steps=300,
     start_batch_size=64,
     start_lr=1e-3,
     crop_px=32,
@@ -112,11 +113,12 @@ def make_start(scale: Scale, place: Place) -> Path:
     return out
 
 
-def finish(cell: Cell, scale: Scale, place: Place) -> tuple[Path, float]:
-    """The file of the cell, and the seconds it took now: 0 when it was there."""
+def finish(cell: Cell, scale: Scale, place: Place, splits: tuple[str, ...]) -> tuple[Path, float]:
+    """The file of the cell, measured on these splits, and the seconds it took now: 0 when it was there."""
     path, began = place.work / "cells" / f"{cell.name}.json", time.perf_counter()
     settings = json.loads(json.dumps({**asdict(cell), **scale.facts()}))
-    if path.exists() and json.loads(path.read_text())["settings"] == settings:
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if known.get("settings") == settings and all(split in known for split in splits):
         return path, 0.0
     arm, world = arms(scale.crop_px)[cell.arm], _world(cell.world, place, scale.sizes)
     encoder = DualEncoder.load(str(place.work / "start"))
@@ -126,8 +128,9 @@ def finish(cell: Cell, scale: Scale, place: Place) -> tuple[Path, float]:
     kept = {
         "settings": settings,
         "trained_s": trained_s,
-        "val": _kept(measure(encoder, world.val, num_bootstrap=1)),
-        "test": _kept(measure(encoder, world.test)),
+        **{
+            split: _kept(measure(encoder, getattr(world, split), num_bootstrap=1 if split == "val" else 1000)) for split in splits
+        },
     }
     write_atomically(path, json.dumps(kept).encode())
     return path, time.perf_counter() - began
@@ -154,11 +157,16 @@ def _world(name: str, place: Place, sizes: Sizes) -> World:
 def _trained(encoder: DualEncoder, stage: Stage, lr: float, data: Dataset, seed: int, arm: Arm, scale: Scale) -> DualEncoder:
     torch.manual_seed(seed)  # of heads
     loader = LoaderConfig(
-        scale.batch_size, workers=scale.workers, seed=seed, augment=Augment("stretch"), crops=stage.crops, lang=stage.lang
+        scale.batch_size,
+        workers=scale.workers,
+        seed=seed,
+        augment=Augment("stretch"),
+        crops=stage.crops,
+        languages=LanguageDraw(stage.languages),
     )
+    steps = scale.steps // len(arm.stages)
     with tempfile.TemporaryDirectory() as out:
-        steps = scale.steps // len(arm.stages)
-        return _train(stage.objective(encoder), data, Path(out), steps, OptimConfig(lr=lr), loader, seed)
+        return _train(stage.objective(encoder, steps), data, Path(out), steps, OptimConfig(lr=lr), loader, seed)
 
 
 def _train(

@@ -1,17 +1,19 @@
 """What the arms learn from and are measured on: procedural scenes with exact truth, and small real sets.
 
     scenes   train, val and test of one set of scenes; the start is trained on scenes of another seed
-    real     train: UCM captions, and VHR-10 with its boxes and captions by rule. val: UCM, EuroSAT and VHR-10. test: UCM, EuroSAT,
+    real     train: UCM captions (also in Spanish, where Apertium is installed), and VHR-10 with its boxes and captions by rule. val: UCM, EuroSAT and VHR-10. test: UCM, EuroSAT,
              VHR-10's other images, and tiles of LoveDA and iSAID
 
 All splits are ours where nobody published one; every one is a few hundred images at the most.
 """
 
 import io
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.translated_captions import apertium, translation
 from PIL import Image
 
 from evaluation.data import EvalItem, EvalSet, MemorySet, ShardSet
@@ -23,12 +25,12 @@ from evaluation.shard_masks import HeadOfMasks, ShardMasks
 from rsvl_data.captions.objects import object_sentences
 from rsvl_data.image_form import ImageForm
 from rsvl_data.pipeline import BuildOptions, build
-from rsvl_data.sample import Region, Sample
+from rsvl_data.sample import Region, Sample, TextSource
 from rsvl_data.scenes import OBJECT_CATEGORIES
 from rsvl_data.shards import Dataset
 from rsvl_data.sources import Entry, Source, open_source
 from rsvl_data.sources.scenes import Scenes
-from rsvl_data.stage import Outcome
+from rsvl_data.stage import Outcome, Stage
 
 TILE_PX = 256
 MIN_OBJECT_PX = 8  # shorter side of an object that is classified
@@ -44,18 +46,19 @@ class Probes:
 
     classes: tuple[EvalSet, ...]  # scenes to classify
     objects: tuple[EvalSet, ...]  # crops of annotated objects to classify
-    captions: tuple[EvalSet, ...]
+    captions: tuple[tuple[EvalSet, str], ...]  # and their language
     dense: tuple[tuple[SegmentationSet, float], ...]
 
 
 @dataclass(frozen=True)
 class World:
-    """One kind of data. Settings are chosen on `val`, reported is `test`."""
+    """One kind of data. Settings are chosen on `val`, reported is `test`. `languages` are those of the training captions."""
 
     name: str
     train: Dataset
     val: Probes
     test: Probes
+    languages: tuple[str, ...] = ("en",)
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,9 @@ def open_world(name: str, folder: Path, shared: Path, sizes: Sizes) -> World:
     return _scenes(folder, sizes) if name == "scenes" else _real(folder, shared, sizes.scene_px)
 
 
-def _built(source: Source, out: Path, *, val: float, test: float) -> Dataset:
+def _built(source: Source, out: Path, stages: Sequence[Stage] = (), *, val: float, test: float) -> Dataset:
     options = BuildOptions(out=out, val=val, test=test, samples_per_shard=500, workers=2)
-    dataset = build(source, [object_sentences()] if isinstance(source, Joined) else [], options, recipe="benchmarks/ablation")
+    dataset = build(source, stages, options, recipe="benchmarks/ablation")
     assert dataset is not None
     return dataset
 
@@ -96,7 +99,7 @@ def _scenes(folder: Path, sizes: Sizes) -> World:
     def probes(split: str) -> Probes:
         whole = ShardSet(dataset, split)
         objects = object_crops(f"{dataset.name} objects", split, dataset.samples(split), OBJECT_CATEGORIES, dataset.note)
-        return Probes((whole,), (objects,), (whole,), ((HeadOfMasks(ShardMasks(dataset, split), sizes.dense), 1.0),))
+        return Probes((whole,), (objects,), ((whole, "en"),), ((HeadOfMasks(ShardMasks(dataset, split), sizes.dense), 1.0),))
 
     return World("scenes", dataset, probes("val"), probes("test"))
 
@@ -165,7 +168,11 @@ def _real(folder: Path, shared: Path, view_px: int) -> World:
     """`view_px` is the side that a tile, or a quarter of a larger image, has when windows are cut."""
     small = ImageForm(resize="keep_ratio_largest", size_px=VHR10_SIDE_PX)
     ucm, vhr10 = open_source(shared / "ucm", "karpathy"), open_source(shared / "nwpu_vhr10", "coco", small)
-    dataset = _built(Joined("ucm-vhr10", [ucm, vhr10], [1, VHR10_COPIES]), folder / "real", val=0.0, test=0.0)
+    languages = ("en", "es") if shutil.which("apertium") else ("en",)
+    stages = [object_sentences()]
+    if "es" in languages:
+        stages.append(translation("es", apertium, TextSource(engine="apertium", model="eng-spa")))
+    dataset = _built(Joined("ucm-vhr10", [ucm, vhr10], [1, VHR10_COPIES]), folder / "real", stages, val=0.0, test=0.0)
     boxed = [sample for sample in dataset.samples("val") if sample.regions]
     categories = tuple(sorted({region.category for sample in dataset.samples("train") for region in sample.regions}))
     held_out = {sample.provenance.original_id or "" for sample in boxed[1::2]}
@@ -173,7 +180,10 @@ def _real(folder: Path, shared: Path, view_px: int) -> World:
     def probes(split: str, boxed_images: list[Sample], dense: tuple[tuple[SegmentationSet, float], ...]) -> Probes:
         classes = (open_dataset("ucm", shared, split), open_dataset("eurosat", shared, split))
         objects = object_crops("vhr10 objects", split, iter(boxed_images), categories)
-        return Probes(classes, (objects,), (open_dataset("ucm_captions", shared, split),), dense)
+        captions: list[tuple[EvalSet, str]] = [(open_dataset("ucm_captions", shared, split), "en")]
+        if "es" in languages:
+            captions.append((ShardSet(dataset, split), "es"))
+        return Probes(classes, (objects,), tuple(captions), dense)
 
     vhr10_masks = open_segmentation("nwpu-vhr10", shared / "nwpu_vhr10")
     assert isinstance(vhr10_masks, MaskedFiles)
@@ -186,6 +196,7 @@ def _real(folder: Path, shared: Path, view_px: int) -> World:
         dataset,
         probes("val", boxed[::2], ((_only(vhr10_masks, chosen, "val"), scale / 2),)),
         probes("test", boxed[1::2], ((_only(vhr10_masks, names, "test"), scale / 2), *tiles)),
+        languages,
     )
 
 

@@ -17,8 +17,10 @@ def measure(encoder: DualEncoder, probes: Probes, *, num_bootstrap: int = 1000) 
         found[f"zero_shot {data.name}"] = zero_shot(encoder, data, num_bootstrap=num_bootstrap, workers=1)
     for data in probes.objects:
         found[f"objects {data.name}"] = zero_shot(encoder, data, num_bootstrap=num_bootstrap, workers=1)
-    for data in probes.captions:
-        found[f"retrieval {data.name}"] = retrieval(encoder, data, num_bootstrap=num_bootstrap, workers=1)
+    for data, lang in probes.captions:
+        found[f"retrieval {data.name}{'' if lang == 'en' else f' {lang}'}"] = retrieval(
+            encoder, data, lang=lang, num_bootstrap=num_bootstrap, workers=1
+        )
     for masked, scale in probes.dense:
         setting = Setting.of("rsvl", masked, head="segearth", scale=scale)
         found[f"open_vocabulary {masked.name}"] = open_vocabulary(
