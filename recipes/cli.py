@@ -10,6 +10,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -88,7 +89,8 @@ def recipe_module(name: str) -> ModuleType:
 
 
 def run_recipe(words: list[str]) -> int:
-    """`NAME [--config FILE] [--smoke] [options]`. A recipe module has `Options`, `run(options)` and `smoke(folder) -> Options`."""
+    """`NAME [--preset NAME | --config FILE | --smoke] [options]`. A recipe module has `Options`, `run(options)` and
+    `smoke(folder) -> Options`; it may have `PRESETS`, options by name of preset."""
     if not words or words[0] in ("--help", "-h"):
         for name in recipe_names():
             text = (RECIPES / f"{name}.py").read_text()
@@ -102,17 +104,42 @@ def run_recipe(words: list[str]) -> int:
     if "--smoke" in rest:
         rest.remove("--smoke")
         default = module.smoke(Path(tempfile.mkdtemp(prefix="rsvl-smoke-")))
-    if "--config" in rest:
+    if preset := _taken(rest, "--preset", "the name of a preset"):
+        default = _preset(module, name, preset)
+    if config := _taken(rest, "--config", "the path of a config.json"):
         from recipes.config import load_config
 
-        at = rest.index("--config")
-        if at + 1 == len(rest):
-            raise OptionError("--config needs the path of a config.json")
-        default = load_config(Path(rest[at + 1]), name, module.Options)
-        del rest[at : at + 2]
+        default = load_config(Path(config), name, module.Options)
     options = tyro.cli(module.Options, args=rest, default=default, description=module.__doc__, prog=f"rsvl run {name}")
     module.run(options)
     return 0
+
+
+def _taken(words: list[str], option: str, what: str) -> str | None:
+    """The value of an option that no recipe sees; both are removed from `words`."""
+    if option not in words:
+        return None
+    at = words.index(option)
+    if at + 1 == len(words):
+        raise OptionError(f"{option} needs {what}")
+    value = words[at + 1]
+    del words[at : at + 2]
+    return value
+
+
+def _preset(module: ModuleType, name: str, preset: str) -> Any:
+    """Options of which those without a default are still to be given."""
+    import tyro
+
+    presets: dict[str, dict[str, Any]] = getattr(module, "PRESETS", {})
+    if preset not in presets:
+        raise OptionError(f"{name} has no preset {preset!r}; there are: {', '.join(presets) or 'none'}")
+    required = {field.name: tyro.MISSING for field in fields(module.Options) if _is_required(field)}
+    return module.Options(**required, **presets[preset])
+
+
+def _is_required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 # --- rsvl data, rsvl eval, rsvl card ----------------------------------------------------------------------------------------

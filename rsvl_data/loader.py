@@ -23,12 +23,13 @@ from torch import Tensor
 from torch.utils import data as torch_data
 from torch.utils.data import DataLoader
 
+from rsvl_data.caption_draw import LanguageDraw, draw_caption
 from rsvl_data.crops import CropConfig, Crops, DecodedCrop, collate_crops, decode_with_crops
 from rsvl_data.errors import CorruptShard, DataError, OptionError, RsvlError
 from rsvl_data.loader_processes import DeathWatch, obey_parent_alone, worker_deaths_named, worker_gone
 from rsvl_data.order import SampleOrder
 from rsvl_data.quarantine import BadReason, BadSample
-from rsvl_data.sample import CaptionKind, Sample
+from rsvl_data.sample import Caption, CaptionKind, Sample
 from rsvl_data.shards import Dataset, Shard
 from rsvl_data.transforms import Augment, Engine, Preprocess
 
@@ -49,6 +50,7 @@ class LoaderConfig:
     crops           further views of each image, by name
     caption_kinds   kinds of caption to draw from (human, vlm, boxes, ...); None: all
     lang            language of the captions, ISO 639-1; None: all
+    languages       in place of `lang`: languages to draw from, and how often English
     engine          fast, or exact to the bit as open_clip decodes
     shuffle_shards  shards that are shuffled together, and open at a time
     prefetch        batches that each worker has ready
@@ -62,6 +64,7 @@ class LoaderConfig:
     crops: Mapping[str, CropConfig] = field(default_factory=dict)
     caption_kinds: tuple[CaptionKind, ...] | None = None
     lang: str | None = None
+    languages: LanguageDraw | None = None
     engine: Engine = "fast"
     shuffle_shards: int = 64
     prefetch: int = 2
@@ -71,6 +74,8 @@ class LoaderConfig:
         for name, smallest in {"batch_size": 1, "workers": 0, "seed": 0, "shuffle_shards": 1, "prefetch": 1}.items():
             if getattr(self, name) < smallest:
                 raise OptionError(f"{name} is {getattr(self, name)}; it must be at least {smallest}")
+        if self.lang is not None and self.languages is not None:
+            raise OptionError(f"lang {self.lang} and languages {', '.join(self.languages.names)}: give one of them")
         unknown = sorted(set(self.caption_kinds or ()) - set(get_args(CaptionKind)))
         if unknown or self.caption_kinds == ():
             raise OptionError(
@@ -91,6 +96,7 @@ class Batch:
     labels: list[str | None]
     bad: list[BadSample] = field(default_factory=list)  # in whose place others stand here
     crops: dict[str, Crops] = field(default_factory=dict)
+    langs: list[str] = field(default_factory=list)  # of the texts, ISO 639-1
 
     def pin_memory(self) -> "Batch":
         """DataLoader calls this where there is a GPU, so that copying to it can overlap with computing."""
@@ -106,6 +112,7 @@ class Batch:
             texts=self.texts[start:stop],
             tokens=self.tokens[start:stop],
             labels=self.labels[start:stop],
+            langs=self.langs[start:stop],
             crops={name: crops.of_rows(start, stop) for name, crops in self.crops.items()},
         )
 
@@ -250,7 +257,7 @@ class _Used(NamedTuple):
     """What a sample gives to the batch."""
 
     sample: Sample
-    text: str
+    caption: Caption
     image: UInt8[Tensor, "3 s s"]
     crops: dict[str, list[DecodedCrop]]
 
@@ -291,13 +298,13 @@ class _TrainReader:
                 of_sample = self._replacement(epoch, step, start + row_of_batch, error, bad)
             images[row_of_batch] = of_sample.image
             used.append(of_sample)
-        keys, labels, texts = [u.sample.key for u in used], [u.sample.label for u in used], [u.text for u in used]
+        keys, labels, texts = [u.sample.key for u in used], [u.sample.label for u in used], [u.caption.text for u in used]
         tokens = self.tokenize(texts)
         crops = {
             name: collate_crops(config, [u.crops[name] for u in used], size, self.tokenize, tokens.shape[1])
             for name, config in self.config.crops.items()
         }
-        return Batch(step, epoch, keys, images, texts, tokens, labels, bad, crops)
+        return Batch(step, epoch, keys, images, texts, tokens, labels, bad, crops, [u.caption.lang for u in used])
 
     def _use(self, epoch: int, place: Place) -> _Used:
         shard_index, row = place
@@ -308,12 +315,13 @@ class _TrainReader:
             key = shard.members[row][0].name.partition(".")[0]
             sample = shard.sample(row)
             reason = "no_usable_caption"
-            text = _draw_caption(sample, self.config, self._rng(epoch, sample.key, "caption"))
+            config = self.config
+            rng = self._rng(epoch, sample.key, "caption")
+            caption = draw_caption(sample.captions, config.caption_kinds, config.lang, config.languages, rng)
             reason = "unreadable_image"
             rng_of = partial(self._rng, epoch, sample.key)
-            config = self.config
             image, crops = decode_with_crops(self.preprocess, sample, config.crops, config.engine, config.augment, rng_of)
-            return _Used(sample, text, image, crops)
+            return _Used(sample, caption, image, crops)
         except CorruptShard as error:
             raise _UnusableError(place, key, reason, error) from error
         except DataError as error:
@@ -353,19 +361,3 @@ class _UnusableError(Exception):
     def __init__(self, place: Place, key: str | None, reason: BadReason, cause: DataError):
         super().__init__(str(cause))
         self.place, self.key, self.reason, self.cause = place, key, reason, cause
-
-
-def _draw_caption(sample: Sample, config: LoaderConfig, rng: random.Random) -> str:
-    usable = [
-        caption.text
-        for caption in sample.captions
-        if (config.caption_kinds is None or caption.kind in config.caption_kinds) and config.lang in (None, caption.lang)
-    ]
-    if not usable:
-        has = ", ".join(sorted({f"{caption.kind} ({caption.lang})" for caption in sample.captions})) or "none at all"
-        kinds = "any kind" if config.caption_kinds is None else " or ".join(config.caption_kinds)
-        raise DataError(
-            f"no caption of {kinds} in {config.lang or 'any language'}; it has {has}. "
-            "Set caption_kinds and lang to what the data have, or filter such samples out when building."
-        )
-    return usable[int(len(usable) * rng.random())]

@@ -96,7 +96,7 @@ def _tower(model: Any) -> VisionTransformer:
 
 def _before_last_block(tower: VisionTransformer, images: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b n c"]:
     """The sequence that the last block reads: class token, then patches."""
-    positions = _positions(tower, _grid(tower, images))
+    positions = positions_of_grid(tower, patch_grid(tower, images))
     x = tower.conv1(images).flatten(2).transpose(1, 2)
     class_token = tower.class_embedding.to(x.dtype).expand(len(x), 1, -1)
     x = torch.cat([class_token, x], 1) + positions.to(x.dtype)
@@ -106,7 +106,8 @@ def _before_last_block(tower: VisionTransformer, images: Float[Tensor, "b 3 y x"
     return x
 
 
-def _grid(tower: VisionTransformer, images: Float[Tensor, "b 3 y x"]) -> tuple[int, int]:
+def patch_grid(tower: VisionTransformer, images: Float[Tensor, "b 3 y x"]) -> tuple[int, int]:
+    """Rows and columns of patches. Raises OptionError for a size that the patch does not divide."""
     height, width = images.shape[-2:]
     patch_height, patch_width = tower.patch_size
     if height < patch_height or width < patch_width or height % patch_height or width % patch_width:
@@ -117,7 +118,7 @@ def _grid(tower: VisionTransformer, images: Float[Tensor, "b 3 y x"]) -> tuple[i
     return height // patch_height, width // patch_width
 
 
-def _positions(tower: VisionTransformer, grid: tuple[int, int]) -> Float[Tensor, "n c"]:
+def positions_of_grid(tower: VisionTransformer, grid: tuple[int, int]) -> Float[Tensor, "n c"]:
     """Of the class token and of every patch of `grid`: bicubic with antialias, as open_clip's `resize_pos_embed` does when weights are
     loaded for another size."""
     own_grid = tuple(tower.grid_size)
@@ -170,7 +171,7 @@ def _maskclip(block: ResidualAttentionBlock, x: Float[Tensor, "b n c"]) -> Float
 def _as_map(
     tokens: Float[Tensor, "b p d"], tower: VisionTransformer, images: Float[Tensor, "b 3 y x"]
 ) -> Float[Tensor, "b d h w"]:
-    return tokens[:, 1:].transpose(1, 2).unflatten(2, _grid(tower, images))
+    return tokens[:, 1:].transpose(1, 2).unflatten(2, patch_grid(tower, images))
 
 
 @contextmanager

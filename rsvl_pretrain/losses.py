@@ -47,15 +47,41 @@ def clip_loss(
     `gather_with_grad` the gradients are not those of the global batch: embeddings get 1/world of them, or with `local_loss` only
     what the own rows' directions ask for. That is how much published training ran, and the reason to reproduce it.
     """
+    return clip_loss_and_rows(
+        image,
+        text,
+        scale,
+        groups=groups,
+        same_group=same_group,
+        exchange=exchange,
+        local_loss=local_loss,
+        gather_with_grad=gather_with_grad,
+        tile=tile,
+    )[0]
+
+
+def clip_loss_and_rows(
+    image: Float[Tensor, "b d"],
+    text: Float[Tensor, "b d"],
+    scale: Float[Tensor, ""],
+    *,
+    groups: Int[Tensor, " b"] | None = None,
+    same_group: SameGroup = "positive",
+    exchange: Exchange = "gather",
+    local_loss: bool = True,
+    gather_with_grad: bool = True,
+    tile: int | None = None,
+) -> tuple[Float[Tensor, ""], Float[Tensor, " b"]]:
+    """`clip_loss`, and what each row of this process has in it, without a gradient: their mean over all processes is the loss."""
     if not (local_loss or gather_with_grad):
         image, text = (rows.detach() + (rows - rows.detach()) / world_size() for rows in (image, text))
     way = _Way(same_group, exchange, one_sided=local_loss and not gather_with_grad, tile=tile or _default_tile(image))
-    loss = _ClipLoss.apply(image, text, scale, groups, way)
+    loss, by_row = _ClipLoss.apply(image, text, scale, groups, way)
     if local_loss or world_size() == 1:
-        return loss
+        return loss, by_row
     total = loss.detach().clone()
     dist.all_reduce(total)
-    return loss + (total / world_size() - loss.detach())
+    return loss + (total / world_size() - loss.detach()), by_row
 
 
 def siglip_loss(
@@ -87,7 +113,7 @@ class _Way(NamedTuple):
 
 class _ClipLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, image: Tensor, text: Tensor, scale: Tensor, groups: Tensor | None, way: _Way) -> Tensor:
+    def forward(ctx: Any, image: Tensor, text: Tensor, scale: Tensor, groups: Tensor | None, way: _Way) -> tuple[Tensor, Tensor]:
         softmax = _Softmax(image, scale, groups, way)
         rows = softmax.new_totals()
 
@@ -104,7 +130,9 @@ class _ClipLoss(torch.autograd.Function):
             own = rows[1] / rows[2] + columns[1] / columns[2]
         else:
             own = 2 * scale * (image * text).sum(dim=1, dtype=scale.dtype)
-        return (rows[0] + columns[0] - own).mean() / 2
+        by_row = (rows[0] + columns[0] - own) / 2
+        ctx.mark_non_differentiable(by_row)
+        return by_row.mean(), by_row
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -15,6 +15,8 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
+from open_clip.hf_model import HFTextEncoder
+from open_clip.tokenizer import HFTokenizer
 from torch import Tensor, nn
 
 from rsvl_data.errors import DataError, OptionError
@@ -86,7 +88,10 @@ class DualEncoder(nn.Module):
         return digest.hexdigest()
 
     def export(self, folder: Path) -> None:
-        """Write the folder that `open_clip.create_model_and_transforms("local-dir:...")` reads, weights as safetensors."""
+        """Write the folder that `open_clip.create_model_and_transforms("local-dir:...")` reads, weights as safetensors.
+
+        With a text tower of transformers it holds that tower's `config.json`, too, which spares `load` a question to the Hub.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         config = {"model_cfg": self.config, "preprocess_cfg": self.preprocess.to_open_clip()}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
@@ -95,6 +100,9 @@ class DualEncoder(nn.Module):
         aside.replace(folder / _EXPORT_WEIGHTS)
         if hasattr(self.tokenizer, "save_pretrained"):
             self.tokenizer.save_pretrained(folder)
+        tower = getattr(self.model, "text", None)
+        if isinstance(tower, HFTextEncoder):
+            tower.config.save_pretrained(folder)
         (folder / _EXPORT_CONFIG).write_text(json.dumps(config, indent=1) + "\n")
 
     @classmethod
@@ -123,13 +131,15 @@ class DualEncoder(nn.Module):
         model = _create(source, tag or None, device, name)
         _refuse_non_finite(name, model)
         preprocess = Preprocess.from_open_clip(open_clip.get_model_preprocess_cfg(model))
-        return cls(name, _architecture(source), model, open_clip.get_tokenizer(source), preprocess)
+        return cls(name, _architecture(source), model, _tokenizer(source, model, name), preprocess)
 
 
 def _create(source: str, tag: str | None, device: str | torch.device, name: str) -> Any:
+    # A repository whose weights cannot be had would otherwise give fresh ones without a word.
+    options = {"require_pretrained": ":" in source, **_own_text_tower(source)}
     logging.disable(logging.WARNING)  # open_clip tells the root logger that fresh weights are fresh
     try:
-        return open_clip.create_model(source, pretrained=tag, device=device)
+        return open_clip.create_model(source, pretrained=tag, device=device, **options)
     except KeyError as error:
         if error.args[0] not in ("text_cfg", "vision_cfg"):
             raise
@@ -137,10 +147,39 @@ def _create(source: str, tag: str | None, device: str | torch.device, name: str)
         raise DataError(
             f"{name} has no {tower} tower: its configuration lacks {error.args[0]!r}. A dual encoder needs both."
         ) from error
-    except (RuntimeError, FileNotFoundError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError) as error:
         raise DataError(f"{name} cannot be loaded as an open_clip model: {error}") from error
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _own_text_tower(source: str) -> dict[str, Any]:
+    """How a text tower of transformers is made from the configuration in the folder itself, where `export` left one."""
+    scheme, _, path = source.partition(":")
+    folder = Path(path)
+    if scheme != "local-dir" or not (folder / _EXPORT_CONFIG).is_file() or not (folder / "config.json").is_file():
+        return {}
+    text = _architecture(source).get("text_cfg", {})
+    if "hf_model_name" not in text:
+        return {}
+    return {"text_cfg": {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}}
+
+
+def _tokenizer(source: str, model: Any, name: str) -> Any:
+    try:
+        tokenizer = open_clip.get_tokenizer(source)
+    except (OSError, ValueError) as error:
+        raise DataError(f"the tokenizer of {name} cannot be loaded: {error}") from error
+    tower = getattr(model, "text", None)
+    if isinstance(tower, HFTextEncoder) and isinstance(tokenizer, HFTokenizer):
+        # Without its vocabulary file transformers makes a tokenizer to which every word is unknown, and says nothing.
+        num_pieces, num_embeddings = len(tokenizer.tokenizer), tower.vocab_size
+        if not num_embeddings / 2 < num_pieces <= num_embeddings:
+            raise DataError(
+                f"the tokenizer of {name} has {num_pieces} pieces, but its text tower {num_embeddings}: they do not belong together, "
+                "or files of the tokenizer are missing"
+            )
+    return tokenizer
 
 
 def _check_architecture(name: str) -> None:

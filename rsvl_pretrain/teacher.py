@@ -28,6 +28,13 @@ def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     torch._foreach_lerp_(olds, news, 1 - momentum)
 
 
+@torch.no_grad()
+def copy_buffers(teacher: nn.Module, student: nn.Module) -> None:
+    """Running statistics of a batch norm and the like: a mean of means is no better than the last one."""
+    for kept, new in zip(teacher.buffers(), student.buffers(), strict=True):
+        kept.copy_(new)
+
+
 def _local(parameter: Tensor) -> Tensor:
     if hasattr(parameter, "ds_id"):
         raise OptionError(

@@ -83,7 +83,7 @@ def train_step(
         cached = CachedBatch(state.model, objective, batch, accum_freq) if accum_freq > 1 else None
         losses = cached.losses if cached else state.model(batch)
         means, keys_digest, stopping = _over_all_processes(accelerator, objective, losses, batch, stop.asked)
-        _check_finite("loss", means["loss/total"], batch, losses.values())
+        _check_finite("loss", means["loss/total"], batch, objective.terms(losses).values())
     norms: dict[str, float] = {}
     with record_function("backward"):
         if cached:
@@ -95,7 +95,7 @@ def train_step(
     with record_function("optimizer"):
         objective.before_step(batch.step)
         norm = engine.step(accelerator, state.model, state.optimizer, grad_clip_norm)
-        _check_finite("gradient norm", norm, batch, losses.values())
+        _check_finite("gradient norm", norm, batch, objective.terms(losses).values())
         log_scale = engine.clamp(accelerator, objective.encoder.model.logit_scale, 0, MAX_LOGIT_SCALE)
         objective.after_step(batch.step)
         if state.ema:
@@ -116,7 +116,9 @@ def _over_all_processes(
     *sums, high, low, asked = accelerator.reduce(torch.cat([values, others]), reduction="sum").tolist()
     means = {name: total / accelerator.num_processes for name, total in zip(losses, sums)}
     weighted_total = sum(objective.factor(name) * mean for name, mean in means.items() if objective.factor(name))
-    named = {**{f"loss/{name}": mean for name, mean in means.items()}, "loss/total": weighted_total}
+    # A number to watch that this batch does not have, such as the loss of a language it lacks, is left out.
+    known = {f"loss/{name}": mean for name, mean in means.items() if objective.factor(name) or math.isfinite(mean)}
+    named = {**known, "loss/total": weighted_total}
     return named, f"{((int(high) << 32) + int(low)) % 2**64:016x}", bool(asked)
 
 

@@ -2,5 +2,6 @@
 
 from rsvl_pretrain.objectives.base import Embeds, Objective
 from rsvl_pretrain.objectives.clip import ClipObjective, ContrastiveConfig, number_of_text
+from rsvl_pretrain.objectives.rs_m_clip import RsMClipObjective, ViewConfig
 
-__all__ = ["ClipObjective", "ContrastiveConfig", "Embeds", "Objective", "number_of_text"]
+__all__ = ["ClipObjective", "ContrastiveConfig", "Embeds", "Objective", "RsMClipObjective", "ViewConfig", "number_of_text"]

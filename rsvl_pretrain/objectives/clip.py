@@ -4,13 +4,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rsvl_data.errors import OptionError
 from rsvl_data.loader import Batch
 from rsvl_pretrain.exchange import Exchange
-from rsvl_pretrain.losses import clip_loss, siglip_loss
+from rsvl_pretrain.losses import clip_loss_and_rows, siglip_loss
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives.base import Embeds, Objective
 
@@ -48,11 +48,11 @@ class ClipObjective(Objective):
         self.config = config
 
     def embed(self, batch: Batch) -> Embeds:
-        embeds = {
-            "image": self.encoder.encode_image(batch.images).float(),
-            "text": self.encoder.encode_tokens(batch.tokens).float(),
-            "scale": self.encoder.logit_scale,
-        }
+        return {"image": self.encoder.encode_image(batch.images).float(), **self.embed_texts(batch)}
+
+    def embed_texts(self, batch: Batch) -> Embeds:
+        """All that the contrastive loss needs but the images."""
+        embeds = {"text": self.encoder.encode_tokens(batch.tokens).float(), "scale": self.encoder.logit_scale}
         if self.config.loss == "sigmoid" and self.encoder.logit_bias is not None:
             embeds["bias"] = self.encoder.logit_bias
         if self.config.duplicates != "negatives":
@@ -60,21 +60,27 @@ class ClipObjective(Objective):
         return embeds
 
     def losses(self, embeds: Embeds) -> dict[str, Tensor]:
-        config, pair = self.config, (embeds["image"], embeds["text"], embeds["scale"])
-        if config.loss == "sigmoid":
-            return {"contrastive": siglip_loss(*pair, embeds["bias"], exchange=config.exchange)}
-        loss = clip_loss(
-            *pair,
-            groups=embeds.get("groups"),
-            same_group="positive" if config.duplicates == "positives" else "excluded",
-            exchange=config.exchange,
-            local_loss=config.local_loss,
-            gather_with_grad=config.gather_with_grad,
-        )
-        return {"contrastive": loss}
+        if self.config.loss == "sigmoid":
+            pair = embeds["image"], embeds["text"], embeds["scale"]
+            return {"contrastive": siglip_loss(*pair, embeds["bias"], exchange=self.config.exchange)}
+        return {"contrastive": softmax_loss(embeds, self.config)[0]}
 
     def identity(self) -> dict[str, Any]:
         return {"contrastive": asdict(self.config)}
+
+
+def softmax_loss(embeds: Embeds, config: ContrastiveConfig) -> tuple[Float[Tensor, ""], Float[Tensor, " b"]]:
+    """`clip_loss_and_rows` with the options of a run."""
+    return clip_loss_and_rows(
+        embeds["image"],
+        embeds["text"],
+        embeds["scale"],
+        groups=embeds.get("groups"),
+        same_group="positive" if config.duplicates == "positives" else "excluded",
+        exchange=config.exchange,
+        local_loss=config.local_loss,
+        gather_with_grad=config.gather_with_grad,
+    )
 
 
 def number_of_text(tokens: Int[Tensor, "b l"]) -> Int[Tensor, " b"]:

@@ -7,6 +7,7 @@ import torch
 from tiny_dataset import CAPTIONS, PREPROCESS, make_sample, tokenize, write_dataset
 
 from rsvl_data import order as order_module
+from rsvl_data.caption_draw import LanguageDraw
 from rsvl_data.errors import CorruptShard, DataError
 from rsvl_data.loader import Batch, LoaderConfig, steps_per_epoch, train_batches
 from rsvl_data.order import SampleOrder
@@ -178,11 +179,20 @@ class TestTraining:
             ({"lang": "de"}, {"ein Fluss"}),
             ({"caption_kinds": ("human", "vlm")}, {"a river", "a river with a bridge"}),
             ({"caption_kinds": ("boxes", "translation"), "lang": "en"}, {"water left of houses"}),
+            ({"languages": LanguageDraw(("de", "es"))}, {"ein Fluss"}),
         ],
     )
     def test_captions_are_drawn_from_the_asked_kinds_and_language(self, dataset, options, allowed):
         texts = {text for batch in batches(dataset, LoaderConfig(4, workers=0, **options)) for text in batch.texts}
         assert texts == allowed
+
+    def test_batches_say_the_language_of_each_caption(self, dataset):
+        of_text = {caption.text: caption.lang for caption in CAPTIONS}
+        whole = batches(dataset, LoaderConfig(4, workers=0, languages=LanguageDraw(("en", "de"))))
+        assert {lang for batch in whole for lang in batch.langs} == {"en", "de"}
+        for batch in whole:
+            assert batch.langs == [of_text[text] for text in batch.texts]
+            assert batch.part(1, 3).langs == batch.langs[1:3]
 
     def test_the_random_state_of_the_run_is_left_alone(self, dataset):
         before = torch.random.get_rng_state()
@@ -277,6 +287,7 @@ class TestErrors:
             ({"shuffle_shards": 0}, "shuffle_shards is 0; it must be at least 1"),
             ({"caption_kinds": ("poem",)}, r"caption_kinds is \('poem',\); allowed: None for all, or some of human, alt"),
             ({"caption_kinds": ()}, r"caption_kinds is \(\); allowed"),
+            ({"lang": "en", "languages": LanguageDraw(("en", "de"))}, "lang en and languages en, de: give one of them"),
         ],
     )
     def test_impossible_options(self, options, message):

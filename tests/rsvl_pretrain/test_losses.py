@@ -6,14 +6,13 @@ from functools import cache
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+from ranks import on_ranks
 from safetensors.torch import load_file
 from torch import Tensor
 
 from rsvl_pretrain.distributed import rank, world_size
-from rsvl_pretrain.losses import clip_loss, siglip_loss
+from rsvl_pretrain.losses import clip_loss, clip_loss_and_rows, siglip_loss
 
 EXCHANGES = ("gather", "shift", "bidir", "reduce")
 VARIANTS = tuple(itertools.product((False, True), (False, True)))  # local_loss, gather_with_grad
@@ -65,6 +64,16 @@ def test_clip_equals_the_plain_loss(dtype, tolerance, tile, groups):
     assert_close(value_and_gradients(clip_loss, image, text, scale, upstream=0.7, tile=tile, **options), expected, tolerance)
 
 
+@pytest.mark.parametrize("same_group", ["positive", "excluded"])
+def test_what_each_row_has_in_the_loss(same_group):
+    image, text, scale = unit(5, 4, 0).requires_grad_(), unit(5, 4, 1), torch.tensor(SCALE, dtype=torch.float64)
+    loss, by_row = clip_loss_and_rows(image, text, scale, same_group=same_group, tile=2)
+    torch.testing.assert_close(by_row.mean(), loss)
+    logits = scale * image @ text.T
+    torch.testing.assert_close(by_row, -(logits.log_softmax(1) + logits.log_softmax(0)).diagonal() / 2)
+    assert not by_row.requires_grad
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("tile", [1, 3, 4, 11, 100])
 def test_siglip_equals_the_plain_loss(dtype, tolerance, tile):
@@ -114,32 +123,6 @@ def test_half_precision_embeddings_keep_their_type():
 
 
 # --- several processes
-
-
-def on_ranks(world: int, work, *arguments) -> list:
-    """What `work(*arguments)` answers on each of `world` gloo processes."""
-    with mp.get_context("spawn").Manager() as manager:
-        answers = manager.dict()
-        port = _free_port()
-        mp.spawn(_run_rank, (world, port, answers, work, arguments), nprocs=world)
-        return [answers[index] for index in range(world)]
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _run_rank(index: int, world: int, port: int, answers, work, arguments) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=index, world_size=world)
-    try:
-        answers[index] = work(*arguments)
-    finally:
-        dist.destroy_process_group()
 
 
 def _all_cases(dtype: torch.dtype) -> dict[str, list[Tensor]]:
