@@ -24,11 +24,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from rsvl_data.errors import OptionError
 
 DenseHead = Literal["segearth", "maskclip", "last"]
+Rows = slice | Tensor  # or the numbers of the rows
 
 
 def encode_dense(model: Any, images: Float[Tensor, "b 3 y x"], head: DenseHead = "segearth") -> Float[Tensor, "b d h w"]:
@@ -46,12 +48,24 @@ def encode_image_and_dense(
     model: Any, images: Float[Tensor, "b 3 y x"], head: DenseHead = "segearth"
 ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d h w"]]:
     """What `model.encode_image(images)` gives, and `encode_dense`, from one pass. Neither is normalised."""
+    return encode_some(model, images, head, of_image=slice(None), of_patches=slice(None))
+
+
+def encode_some(
+    model: Any, images: Float[Tensor, "b 3 y x"], head: DenseHead, *, of_image: Rows, of_patches: Rows
+) -> tuple[Float[Tensor, "m d"], Float[Tensor, "k d h w"]]:
+    """`model.encode_image` of some of the images and `encode_dense` of some, from one pass: of the last block and of the head nothing
+    is computed that was not asked for."""
     tower = _tower(model)
     with _one_rounding():
         x = _before_last_block(tower, images)
-        last = _run(tower, tower.transformer.resblocks[-1], x)
-        pooled, _ = tower._pool(last)
-        tokens = _projected(tower, last) if head == "last" else _head_tokens(tower, x, head)
+        if head == "last":
+            last = _run(tower, tower.transformer.resblocks[-1], x)
+            pooled, tokens = last[of_image], _projected(tower, last[of_patches])
+        else:
+            pooled = _run(tower, tower.transformer.resblocks[-1], x[of_image])
+            tokens = _head_tokens(tower, x[of_patches], head)
+        pooled, _ = tower._pool(pooled)
     return pooled @ tower.proj, _as_map(tokens, tower, images)
 
 
@@ -84,14 +98,23 @@ def _tower(model: Any) -> VisionTransformer:
             "dense tokens need a tower that projects its tokens; this one pools them by attention (CoCa) or projects nothing"
         )
     block = tower.transformer.resblocks[-1]
-    if type(block) is not ResidualAttentionBlock or type(block.attn) is not nn.MultiheadAttention:
+    if _own_type(block) is not ResidualAttentionBlock or type(block.attn) is not nn.MultiheadAttention:
         raise OptionError(
-            f"dense tokens need the plain attention block of CLIP; the last one here is {type(block).__name__} with "
+            f"dense tokens need the plain attention block of CLIP; the last one here is {_own_type(block).__name__} with "
             f"{type(getattr(block, 'attn', None)).__name__}. Merge adapters into the weights first."
         )
     if tower.training and not isinstance(tower.patch_dropout, nn.Identity):
         raise OptionError("dense tokens need every patch, but this tower drops some while it trains; set its patch_dropout to 0")
     return tower
+
+
+def _own_type(block: nn.Module) -> type:
+    """FSDP2 puts a class of its own before that of a module."""
+    return type(block).__mro__[2] if _is_spread(block) else type(block)
+
+
+def _is_spread(block: nn.Module) -> bool:
+    return isinstance(block, FSDPModule)
 
 
 def _before_last_block(tower: VisionTransformer, images: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b n c"]:
@@ -144,7 +167,18 @@ def _head_tokens(tower: VisionTransformer, x: Float[Tensor, "b n c"], head: Dens
         "maskclip": partial(_maskclip, block),
         "last": block,
     }[head]
-    return _projected(tower, _run(tower, last, x))
+    return _projected(tower, _run(tower, partial(_inside, block, last), x))
+
+
+def _inside(block: Any, function: Callable[[Tensor], Tensor], x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+    """`function(x)`, inside a call of the block where it is spread over processes: there alone its weights are whole."""
+    if function is block or not _is_spread(block):
+        return function(x)
+    block.forward = function
+    try:
+        return block._call_impl(x)  # not what `compile` made of the block
+    finally:
+        del block.forward
 
 
 def _projected(tower: VisionTransformer, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n d"]:

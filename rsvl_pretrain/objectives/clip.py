@@ -48,11 +48,14 @@ class ClipObjective(Objective):
         self.config = config
 
     def embed(self, batch: Batch) -> Embeds:
-        return {"image": self.encoder.encode_image(batch.images).float(), **self.embed_texts(batch)}
+        return self._pairs(self.encoder.encode_image(batch.images), self.encoder.encode_tokens(batch.tokens), batch)
 
-    def embed_texts(self, batch: Batch) -> Embeds:
+    def _pairs(self, image: Float[Tensor, "b d"], text: Float[Tensor, "b d"], batch: Batch) -> Embeds:
+        return {"image": image.float(), **self._texts(text, batch)}
+
+    def _texts(self, text: Float[Tensor, "b d"], batch: Batch) -> Embeds:
         """All that the contrastive loss needs but the images."""
-        embeds = {"text": self.encoder.encode_tokens(batch.tokens).float(), "scale": self.encoder.logit_scale}
+        embeds = {"text": text.float(), "scale": self.encoder.logit_scale}
         if self.config.loss == "sigmoid" and self.encoder.logit_bias is not None:
             embeds["bias"] = self.encoder.logit_bias
         if self.config.duplicates != "negatives":

@@ -96,7 +96,7 @@ class RsMClipObjective(ClipObjective):
         self._epoch = 0
 
     def embed(self, batch: Batch) -> Embeds:
-        embeds = self.embed_texts(batch)
+        embeds = self._texts(self.encoder.encode_tokens(batch.tokens), batch)
         embeds["epoch"] = torch.tensor(batch.epoch)
         if self.languages:
             numbers = [self.languages.index(lang) if lang in self.languages else -1 for lang in batch.langs]

@@ -194,16 +194,17 @@ def test_boxes_of_a_picture_that_shows_the_middle():
 CROPS = {"global": RandomCrops(2, (0.4, 1.0)), "local": RandomCrops(8, (0.05, 0.4), size_px=8), "o": ObjectCrops(2, 0)}
 
 
-class TestBatches:
-    @pytest.fixture(scope="class")
-    def dataset(self, tmp_path_factory):
-        samples = [make_sample(number) for number in range(8)]
-        with_regions = [
-            sample.model_copy(update={"regions": [region(1, 1, 9 + number, 9), region(2, 2, 30, 30, "car")][: number % 3]})
-            for number, sample in enumerate(samples)
-        ]
-        return write_dataset(tmp_path_factory.mktemp("crops"), [with_regions])
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    samples = [make_sample(number) for number in range(8)]
+    with_regions = [
+        sample.model_copy(update={"regions": [region(1, 1, 9 + number, 9), region(2, 2, 30, 30, "car")][: number % 3]})
+        for number, sample in enumerate(samples)
+    ]
+    return write_dataset(tmp_path_factory.mktemp("crops"), [with_regions])
 
+
+class TestBatches:
     def batches(self, dataset, **changes):
         config = {"batch_size": 4, "workers": 0, "augment": STRETCH, "crops": CROPS, **changes}
         return list(train_batches(dataset, "train", PREPROCESS, tokenize, LoaderConfig(**config), num_steps=4))

@@ -1,0 +1,143 @@
+"""Regions against the words of their categories (FarSLIP, arXiv:2511.14901, eq. 3 and 4; its `MultiPosConLossMM` in open_clip/loss.py).
+
+    loss = 1/2 mean_i sum_j q_ij ( -log softmax_j(s r_i . t_j)  -  log softmax_j(s t_i . r_j) ),    q_ij = [y_i = y_j] / |P(i)|
+
+Every region has its own column of text there, and regions of one category the same text: it is embedded once for each of them. Here a
+category is one column that counts as many times as it has regions; value and gradients are the same. The loss does not go to 0: equal
+columns cannot be told apart, so its first half ends at the mean of log |P(i)|.
+
+Where the same category has several columns (of several processes or pieces of a batch) each counts for its part.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rsvl_data.crops import NO_CATEGORY, category_number
+from rsvl_data.errors import DataError
+
+
+@dataclass(frozen=True)
+class Related:
+    """Categories that are never each other's negatives. `numbers` are sorted, `pairs[i, j]` says it of the i-th and the j-th."""
+
+    numbers: Int[Tensor, " r"]
+    pairs: Bool[Tensor, "r r"]
+
+    def between(self, rows: Int[Tensor, " m"], columns: Int[Tensor, " c"]) -> Bool[Tensor, "m c"]:
+        pairs = F.pad(self.pairs, (0, 1, 0, 1))  # the last one stands for categories that are not known
+        return pairs.to(rows.device)[self._places(rows)][:, self._places(columns)]
+
+    def _places(self, categories: Int[Tensor, " m"]) -> Int[Tensor, " m"]:
+        numbers = self.numbers.to(categories.device)
+        places = torch.searchsorted(numbers, categories).clamp_max(len(numbers) - 1)
+        return torch.where(numbers[places] == categories, places, len(numbers))
+
+
+def read_related(path: Path) -> Related:
+    """{"synonyms": [["ship", "vessel"], ...], "parents": {"sedan": "car", "car": "vehicle"}}, either of them may be absent.
+
+    Synonyms are related to each other, a category to all that lie above it; brothers are not. Raises DataError for anything else.
+    """
+    try:
+        content = json.loads(path.read_text())
+        synonyms, parents = content.pop("synonyms", []), content.pop("parents", {})
+        words = [*(word for group in synonyms for word in group), *parents, *parents.values()]
+        if content or not words or not all(isinstance(word, str) for word in words) or any(isinstance(g, str) for g in synonyms):
+            raise ValueError("it holds something else, or nothing")
+        return related_categories(synonyms, parents)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f'{path} does not say which categories are related: {error}. Expected {{"synonyms": [["ship", "vessel"]], '
+            '"parents": {"sedan": "car"}}.'
+        ) from error
+
+
+def related_categories(synonyms: Sequence[Sequence[str]], parents: Mapping[str, str]) -> Related:
+    """Raises ValueError for a category that lies above itself."""
+    groups: dict[str, set[str]] = {}
+    for group in synonyms:
+        joined = set(group).union(*(groups.get(word, ()) for word in group))
+        groups.update(dict.fromkeys(joined, joined))
+
+    def alike(word: str) -> set[str]:
+        return groups.get(word, {word})
+
+    def above(word: str) -> set[str]:
+        found: set[str] = set()
+        left = [word]
+        while left:
+            uppers = {parents[other] for other in alike(left.pop()) if other in parents} - found
+            found.update(*map(alike, uppers))
+            left += uppers
+        return found
+
+    words = {*groups, *parents}
+    if own := next((word for word in words if word in above(word)), None):
+        raise ValueError(f"{own!r} lies above itself")
+    pairs = {(word, other) for word in words for other in alike(word) | above(word)}
+    numbers = sorted({category_number(word) for pair in pairs for word in pair})
+    place = {number: index for index, number in enumerate(numbers)}
+    matrix = torch.zeros(len(numbers), len(numbers), dtype=torch.bool)
+    for word, other in pairs:
+        a, b = place[category_number(word)], place[category_number(other)]
+        matrix[a, b] = matrix[b, a] = a != b
+    return Related(torch.tensor(numbers), matrix)
+
+
+def multi_positive_loss(
+    regions: Float[Tensor, "m d"],
+    categories: Int[Tensor, " m"],
+    bank: Float[Tensor, "c d"],
+    bank_categories: Int[Tensor, " c"],
+    scale: Float[Tensor, ""],
+    related: Related | None = None,
+) -> Float[Tensor, ""]:
+    """Mean over all regions that have a category. Rows are unit vectors; every category of a region has a column in `bank`.
+
+    Rows and columns of NO_CATEGORY count for nothing, and so do columns whose category no region has. Without any region it is 0.
+    `related` pairs are left out of each other's denominators.
+    """
+    has_category, has_name = categories != NO_CATEGORY, bank_categories != NO_CATEGORY
+    regions, categories = regions[has_category], categories[has_category]
+    bank, bank_categories = bank[has_name], bank_categories[has_name]
+    same = categories[:, None] == bank_categories[None, :]  # [m, c]
+    num_regions, num_columns = same.sum(0), (bank_categories[:, None] == bank_categories[None, :]).sum(0)
+    used = num_regions > 0
+    if not len(regions):
+        return zero_of(regions, bank, scale)
+    bank, same, num_regions = bank[used], same[:, used], num_regions[used].to(scale.dtype)
+    counts = num_regions / num_columns[used]  # of regions that a column stands for
+    logits = scale * regions @ bank.T
+    own = torch.where(same, logits, 0)
+    if related is not None:
+        logits = logits.masked_fill(related.between(categories, bank_categories[used]) & ~same, -torch.inf)
+    to_text = (logits + counts.log()).logsumexp(1) - (own * counts / num_regions).sum(1)
+    to_regions = counts * (logits.logsumexp(0) - own.sum(0) / num_regions)
+    return (to_text.sum() + to_regions.sum()) / (2 * len(regions))
+
+
+def region_infonce(
+    regions: Float[Tensor, "m d"], texts: Float[Tensor, "m d"], scale: Float[Tensor, ""], num_padded: int = 0
+) -> Float[Tensor, ""]:
+    """Each region with its own text against all others, those of its category among them; 0 without any region.
+
+    `num_padded` columns of zeros are further negatives: the released code leaves the padding of its batches there when it runs without
+    the multi-positive loss, and so its value grows with the padding.
+    """
+    if not len(regions):
+        return zero_of(regions, texts, scale)
+    logits, target = scale * regions @ texts.T, torch.arange(len(regions), device=regions.device)
+    padded = [F.pad(side, (0, num_padded)) for side in (logits, logits.T)]
+    return (F.cross_entropy(padded[0], target) + F.cross_entropy(padded[1], target)) / 2
+
+
+def zero_of(*tensors: Tensor) -> Float[Tensor, ""]:
+    """0, in the graph of these tensors, so that their gradients are exchanged as in every other step."""
+    return torch.stack([0 * tensor.sum() for tensor in tensors]).sum()

@@ -1,0 +1,105 @@
+"""Text towers that read 248 tokens in place of 77, from the weights of one that reads 77 (Long-CLIP, arXiv:2403.15378, section 3.1).
+
+The first 20 positions are well trained, since most captions end there: they stay as they are and are not trained. Between each two of the
+others three are put in, a quarter of the way apart; after the last one they go on along the last difference.
+"""
+
+from copy import copy
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from rsvl_data.errors import OptionError
+from rsvl_pretrain.model import DualEncoder
+
+NUM_KEPT = 20
+_FACTOR = 4
+
+
+def stretched(table: Float[Tensor, "n w"]) -> Float[Tensor, "m w"]:
+    """Four times as many positions after the first 20: 77 become 248."""
+    kept, rest = table[:NUM_KEPT], table[NUM_KEPT:]
+    after = torch.cat([rest[1:], 2 * rest[-1:] - rest[-2:-1]])
+    parts = torch.arange(_FACTOR, dtype=table.dtype, device=table.device)[:, None] / _FACTOR
+    between = rest[:, None] * (1 - parts) + after[:, None] * parts  # [rest, 4, w]
+    return torch.cat([kept, between.flatten(0, 1)])
+
+
+def shortened(table: Float[Tensor, "m w"]) -> Float[Tensor, "n w"]:
+    """Every fourth position after the first 20: 248 become 77. What `stretched` made is taken back exactly."""
+    return torch.cat([table[:NUM_KEPT], table[NUM_KEPT::_FACTOR]])
+
+
+def context_length(encoder: DualEncoder) -> int:
+    """Tokens that the text tower reads at most. Raises OptionError for one without positions of its own."""
+    return len(_tower(encoder).positional_embedding)
+
+
+def set_context_length(encoder: DualEncoder, length: int, *, convert: bool = False) -> None:
+    """Bring the text tower to this number of tokens, by `stretched` or, only where `convert` asks for it, `shortened`.
+
+    Raises OptionError for lengths that these do not lead to, and where positions would be lost unasked.
+    """
+    tower = _tower(encoder)
+    table = tower.positional_embedding.detach()
+    if length == len(table):
+        return
+    if length < len(table) and not convert:
+        raise OptionError(
+            f"{encoder.name} reads {len(table)} tokens and {length} were asked for: positions would be left out. Take "
+            f"--context-length {len(table)}, or ask for it with --convert-positions."
+        )
+    changed = stretched(table) if length > len(table) else shortened(table)
+    if len(changed) != length:
+        raise OptionError(f"{encoder.name} reads {len(table)} tokens; they can become {len(changed)}, not {length}")
+    tower.positional_embedding = nn.Parameter(changed, requires_grad=tower.positional_embedding.requires_grad)
+    tower.attn_mask = torch.full((length, length), -torch.inf, device=table.device).triu_(1)
+    tower.context_length = length
+    encoder.config["text_cfg"]["context_length"] = length
+    encoder.tokenizer = copy(encoder.tokenizer)
+    encoder.tokenizer.context_length = length
+
+
+def _tower(encoder: DualEncoder) -> Any:
+    tower = getattr(encoder.model, "text", encoder.model)
+    if not isinstance(getattr(tower, "positional_embedding", None), nn.Parameter):
+        raise OptionError(f"the text tower of {encoder.name} has no positions of its own; leave --context-length as it is")
+    if getattr(tower, "attn_mask", None) is None:
+        raise OptionError(f"the text tower of {encoder.name} is not causal; its number of tokens cannot be changed")
+    return tower
+
+
+class KeptPositions(nn.Module):
+    """The first 20 positions of a text tower as they were, whatever an optimizer does.
+
+    Long-CLIP has two tables for it, added with masks: one is not trained and serves the first 20, the other all from there. Their sum is
+    the one table that is kept here, so the model stays one that open_clip knows; rows 20 and on are trained and decayed alike.
+    """
+
+    def __init__(self, encoder: DualEncoder):
+        super().__init__()
+        table = _tower(encoder).positional_embedding
+        self.rows: Tensor
+        self.register_buffer("rows", table.detach().clone())
+        if table.requires_grad:
+            table.register_hook(_without_first)
+
+    @torch.no_grad()
+    def restore(self, encoder: DualEncoder) -> None:
+        table = _tower(encoder).positional_embedding
+        if not isinstance(table, DTensor):
+            table[:NUM_KEPT] = self.rows[:NUM_KEPT]
+            return
+        numbers = torch.arange(len(self.rows), device=self.rows.device)[:, None].expand_as(self.rows).contiguous()
+        own = [distribute_tensor(whole, table.device_mesh, table.placements).to_local() for whole in (self.rows, numbers)]
+        local = table.to_local()
+        local.copy_(torch.where(own[1] < NUM_KEPT, own[0], local))
+
+
+def _without_first(gradient: Tensor) -> Tensor:
+    masked = gradient.clone()
+    masked[:NUM_KEPT] = 0
+    return masked
