@@ -1,20 +1,21 @@
 """The arms: what is added to plain CLIP training, one thing at a time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
-
-from rsvl_pretrain.objectives.farslip import REGIONS, VIEWS, DistillConfig, FarSlipObjective, RegionConfig
-from rsvl_pretrain.self_distillation import SelfDistillationConfig
 
 from benchmarks.ablation.data import MIN_OBJECT_PX
 from benchmarks.ablation.summary import BASELINE
 from rsvl_data.crops import CropConfig, ObjectCrops, RandomCrops
+from rsvl_pretrain.distillation import Alignment
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives import ClipObjective, ContrastiveConfig, Objective, RsMClipObjective, ViewConfig
+from rsvl_pretrain.objectives.farslip import REGIONS, VIEWS, DistillConfig, FarSlipObjective, RegionConfig
+from rsvl_pretrain.self_distillation import SelfDistillationConfig
 
 # UCM repeats sentences, and scenes without objects nearly do: equal captions are no negatives of each other, in any arm.
 CONTRASTIVE = ContrastiveConfig(duplicates="excluded")
+Teacher = Literal["shared_stopgrad", "ema", "frozen"]
 RegionAlignment = Literal["cls", "pooled", "roi"]
 
 
@@ -60,35 +61,27 @@ def arms(crop_px: int) -> dict[str, Arm]:
 
     plain = Stage("clip", lambda encoder, _: ClipObjective(encoder, CONTRASTIVE))
     stage_1, stage_2 = distilled(DistillConfig()), with_regions("cls")
+    teachers: tuple[Teacher, ...] = ("shared_stopgrad", "ema", "frozen")
+    aligned: tuple[Alignment, ...] = ("roi2cls", "combined", "patches")
+    inferior: tuple[RegionAlignment, ...] = ("pooled", "roi")
     chosen = [
         Arm(BASELINE, "CLIP only", (plain,)),
         Arm("distill_shared", "+ distillation: roi2pooled, shared", (stage_1,)),
-        Arm(
-            "distill_shared_stopgrad",
-            "+ distillation: roi2pooled, shared_stopgrad",
-            (distilled(DistillConfig(teacher="shared_stopgrad")),),
+        *(
+            Arm(f"distill_{teacher}", f"+ distillation: roi2pooled, {teacher}", (distilled(DistillConfig(teacher=teacher)),))
+            for teacher in teachers
         ),
-        Arm("distill_ema", "+ distillation: roi2pooled, ema", (distilled(DistillConfig(teacher="ema")),)),
-        Arm("distill_frozen", "+ distillation: roi2pooled, frozen", (distilled(DistillConfig(teacher="frozen")),)),
-        Arm("distill_roi2cls", "+ distillation: roi2cls, shared", (distilled(DistillConfig(align="roi2cls")),)),
-        Arm("distill_combined", "+ distillation: combined, shared", (distilled(DistillConfig(align="combined")),)),
-        Arm("distill_patches", "+ distillation: patches, shared", (distilled(DistillConfig(align="patches")),)),
+        *(
+            Arm(f"distill_{align}", f"+ distillation: {align}, shared", (distilled(DistillConfig(align=align)),))
+            for align in aligned
+        ),
         Arm(
             "distill_weight_1", "+ distillation: roi2pooled, shared, weight 1 instead of 0.1", (distilled(DistillConfig(), 1.0),)
         ),
         Arm("regions_cls", "+ regions: cls", (stage_2,)),
-        Arm("regions_pooled", "+ regions: pooled", (with_regions("pooled"),)),
-        Arm("regions_roi", "+ regions: roi", (with_regions("roi"),)),
+        *(Arm(f"regions_{align}", f"+ regions: {align}", (with_regions(align),)) for align in inferior),
         Arm("both_stages", "distillation (shared), then regions (cls)", (stage_1, stage_2)),
-        Arm("rs_m_clip", "RS-M-CLIP", (_rs_m_clip(crop_px, True, ("en",)),)),
-        Arm("rs_m_clip_plain", "RS-M-CLIP without self-distillation", (_rs_m_clip(crop_px, False, ("en",)),)),
-        Arm("rs_m_clip_es", "RS-M-CLIP with Spanish", (_rs_m_clip(crop_px, True, ("en", "es")),), ("real",)),
-        Arm(
-            "rs_m_clip_plain_es",
-            "RS-M-CLIP with Spanish, without self-distillation",
-            (_rs_m_clip(crop_px, False, ("en", "es")),),
-            ("real",),
-        ),
+        *_rs_m_clip_arms(crop_px),
     ]
     return {arm.name: arm for arm in chosen}
 
@@ -96,6 +89,18 @@ def arms(crop_px: int) -> dict[str, Arm]:
 def _objects(crop_px: int) -> ObjectCrops:
     """Objects of these scenes are small; what counts is their category, as in FarSLIP, and not the phrase that singles one out."""
     return ObjectCrops(min_area_px=MIN_OBJECT_PX**2, size_px=crop_px, captions="ignored")
+
+
+def _rs_m_clip_arms(crop_px: int) -> Iterator[Arm]:
+    for ending, words, languages in (("", "", ("en",)), ("_es", " with Spanish", ("en", "es"))):
+        worlds = ("scenes", "real") if languages == ("en",) else ("real",)
+        yield Arm(f"rs_m_clip{ending}", f"RS-M-CLIP{words}", (_rs_m_clip(crop_px, True, languages),), worlds)
+        yield Arm(
+            f"rs_m_clip_plain{ending}",
+            f"RS-M-CLIP{words}, no self-distillation",
+            (_rs_m_clip(crop_px, False, languages),),
+            worlds,
+        )
 
 
 def _rs_m_clip(crop_px: int, distilled: bool, languages: tuple[str, ...]) -> Stage:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rsvl_data.caption_draw import LanguageDraw
 
 from benchmarks.ablation.arms import CONTRASTIVE, Arm, Stage, arms
 from benchmarks.ablation.data import Sizes, World, open_world, start_scenes
 from benchmarks.ablation.measure import measure
 from evaluation.result import Metric, Result
+from rsvl_data.caption_draw import LanguageDraw
 from rsvl_data.loader import LoaderConfig
 from rsvl_data.shards import Dataset, write_atomically
 from rsvl_data.transforms import Augment
@@ -44,6 +44,10 @@ class Scale:
     processes: int = 2  # cells side by side
     workers: int = 0  # of the loader, each process
     sizes: Sizes = field(default_factory=Sizes)
+
+    def start_facts(self) -> dict[str, Any]:
+        facts = {name: value for name, value in self.facts().items() if name.startswith("start_")}
+        return {**facts, "model": self.model, "scenes": self.sizes.start, "scene_px": self.sizes.scene_px}
 
     def facts(self) -> dict[str, Any]:
         """What decides the numbers of a cell, beside the cell itself."""
@@ -102,14 +106,16 @@ class Place:
 
 def make_start(scale: Scale, place: Place) -> Path:
     """The folder of the checkpoint that every cell begins with: CLIP alone, on scenes of another seed."""
-    out = place.work / "start"
-    if not (out / "export").is_dir():
+    out, settings = place.work / "start", place.work / "start" / "settings.json"
+    facts = json.loads(json.dumps(scale.start_facts()))
+    if not settings.exists() or json.loads(settings.read_text()) != facts:
         torch.manual_seed(0)
         objective = ClipObjective(DualEncoder.load(scale.model), CONTRASTIVE)
         optim = OptimConfig(lr=scale.start_lr)
         loader = LoaderConfig(scale.start_batch_size, workers=scale.workers, augment=Augment("stretch"))
         _train(objective, start_scenes(place.work, scale.sizes), out, scale.start_steps, optim, loader, seed=0)
         shutil.rmtree(out / "checkpoints")
+        settings.write_text(json.dumps(facts))
     return out
 
 

@@ -1,8 +1,8 @@
 """What the arms learn from and are measured on: procedural scenes with exact truth, and small real sets.
 
     scenes   train, val and test of one set of scenes; the start is trained on scenes of another seed
-    real     train: UCM captions (also in Spanish, where Apertium is installed), and VHR-10 with its boxes and captions by rule. val: UCM, EuroSAT and VHR-10. test: UCM, EuroSAT,
-             VHR-10's other images, and tiles of LoveDA and iSAID
+    real     train: UCM captions, also in Spanish where Apertium is installed, and VHR-10 with its boxes and captions by rule.
+             val: UCM, EuroSAT and VHR-10. test: UCM, EuroSAT, other images of VHR-10, and tiles of LoveDA and iSAID
 
 All splits are ours where nobody published one; every one is a few hundred images at the most.
 """
@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.translated_captions import apertium, translation
 from PIL import Image
 
+from benchmarks.translated_captions import apertium, translation
 from evaluation.data import EvalItem, EvalSet, MemorySet, ShardSet
 from evaluation.datasets import open_dataset
 from evaluation.datasets.segmentation import SegmentationSet, open_segmentation
