@@ -57,13 +57,13 @@ class Scale:
 CPU = Scale(
     name="cpu",
     model="rsvl-tiny",
-    steps=120,
+    steps=60,
     batch_size=32,
     start_steps=300,
     start_batch_size=64,
     start_lr=1e-3,
     crop_px=32,
-    lrs=(1e-4, 3e-4, 1e-3),
+    lrs=(3e-4, 1e-3, 3e-3),
 )
 GPU = Scale(
     name="gpu",
