@@ -7,7 +7,6 @@ The learning rate is chosen for each family of arms and kind of data on val; tes
 which `python -m benchmarks.tables` makes docs/ablations.md.
 """
 
-import logging
 import os
 import sys
 import time
@@ -19,11 +18,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import tyro
 
 from benchmarks.ablation.arms import Arm, arms, representatives
-from benchmarks.ablation.cells import SCALES, Cell, Place, Scale, finish, make_start, read_results
+from benchmarks.ablation.cells import SCALES, Cell, Place, Scale, finish, make_start, one_thread, read_results
 from benchmarks.ablation.data import open_world
 from benchmarks.ablation.measure import score
 from benchmarks.ablation.summary import BASELINE, summarise
@@ -63,7 +61,7 @@ def main(options: Options) -> int:
         ]:
             print(f"{name}: without {', '.join(left_out)}, whose captions need Apertium (benchmarks/translated_captions.py)")
             chosen_arms = {name: arm for name, arm in chosen_arms.items() if name not in left_out}
-    with ProcessPoolExecutor(scale.processes, get_context("spawn"), _one_thread if scale.processes > 1 else None) as pool:
+    with ProcessPoolExecutor(scale.processes, get_context("spawn"), one_thread if scale.processes > 1 else None) as pool:
         rates, tried = _chosen_rates(pool, chosen_arms, scale, place)
         cells = list(_grid(chosen_arms, rates, scale.seeds))
         files = _finished(pool, cells, scale, place, ("test",))
@@ -73,11 +71,6 @@ def main(options: Options) -> int:
             _write(options.out, world, arm, files, rates, scale)
     print(f"{(time.perf_counter() - began) / 60:.0f} minutes")
     return 0
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
 
 
 def _chosen_rates(

@@ -1,6 +1,7 @@
 """One arm, one seed, one world: trained from the common start, measured, and kept in a file. What is kept is not made again."""
 
 import json
+import logging
 import shutil
 import tempfile
 import time
@@ -117,6 +118,12 @@ def make_start(scale: Scale, place: Place) -> Path:
         shutil.rmtree(out / "checkpoints")
         settings.write_text(json.dumps(facts))
     return out
+
+
+def one_thread() -> None:
+    """For processes side by side."""
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
 
 
 def finish(cell: Cell, scale: Scale, place: Place, splits: tuple[str, ...]) -> tuple[Path, float]:
