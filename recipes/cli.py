@@ -10,7 +10,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -89,8 +89,8 @@ def recipe_module(name: str) -> ModuleType:
 
 
 def run_recipe(words: list[str]) -> int:
-    """`NAME [--preset NAME | --config FILE | --smoke] [options]`. A recipe module has `Options`, `run(options)` and
-    `smoke(folder) -> Options`; it may have `PRESETS`, options by name of preset."""
+    """`NAME [--config FILE] [--smoke] [options]`. A recipe module has `Options`, `run(options)` and `smoke(folder) -> Options`; it may
+    have `PRESETS`, fields of `Options` by name, from which `--preset NAME` lets all options start."""
     if not words or words[0] in ("--help", "-h"):
         for name in recipe_names():
             text = (RECIPES / f"{name}.py").read_text()
@@ -101,45 +101,37 @@ def run_recipe(words: list[str]) -> int:
     name, *rest = words
     module = recipe_module(name)
     default: Any = tyro.MISSING_NONPROP
+    if presets := getattr(module, "PRESETS", None):
+        default = _preset(module, presets, rest)
     if "--smoke" in rest:
         rest.remove("--smoke")
         default = module.smoke(Path(tempfile.mkdtemp(prefix="rsvl-smoke-")))
-    if preset := _taken(rest, "--preset", "the name of a preset"):
-        default = _preset(module, name, preset)
-    if config := _taken(rest, "--config", "the path of a config.json"):
+    if "--config" in rest:
         from recipes.config import load_config
 
-        default = load_config(Path(config), name, module.Options)
+        at = rest.index("--config")
+        if at + 1 == len(rest):
+            raise OptionError("--config needs the path of a config.json")
+        default = load_config(Path(rest[at + 1]), name, module.Options)
+        del rest[at : at + 2]
     options = tyro.cli(module.Options, args=rest, default=default, description=module.__doc__, prog=f"rsvl run {name}")
     module.run(options)
     return 0
 
 
-def _taken(words: list[str], option: str, what: str) -> str | None:
-    """The value of an option that no recipe sees; both are removed from `words`."""
-    if option not in words:
-        return None
-    at = words.index(option)
-    if at + 1 == len(words):
-        raise OptionError(f"{option} needs {what}")
-    value = words[at + 1]
-    del words[at : at + 2]
-    return value
-
-
-def _preset(module: ModuleType, name: str, preset: str) -> Any:
-    """Options of which those without a default are still to be given."""
+def _preset(module: ModuleType, presets: dict[str, dict[str, Any]], words: list[str]) -> Any:
+    """Options of the preset that is asked for, or that `Options` names; what it does not say and must be said is left open."""
     import tyro
 
-    presets: dict[str, dict[str, Any]] = getattr(module, "PRESETS", {})
-    if preset not in presets:
-        raise OptionError(f"{name} has no preset {preset!r}; there are: {', '.join(presets) or 'none'}")
-    required = {field.name: tyro.MISSING for field in fields(module.Options) if _is_required(field)}
-    return module.Options(**required, **presets[preset])
-
-
-def _is_required(field: Field[Any]) -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
+    fields: dict[str, Any] = module.Options.__dataclass_fields__
+    name, given = fields["preset"].default, [word.removeprefix("--preset=") for word in words if word.startswith("--preset=")]
+    if "--preset" in words[:-1]:
+        given = [words[words.index("--preset") + 1]]
+    if given and ("--smoke" in words or "--config" in words):
+        raise OptionError("--preset is where options start, and so are --smoke and --config: give one of them")
+    chosen = presets.get(given[0] if given else name, {})
+    needed = [each for each, field in fields.items() if field.default is field.default_factory is MISSING]
+    return module.Options(**{**dict.fromkeys(needed, tyro.MISSING), **chosen})
 
 
 # --- rsvl data, rsvl eval, rsvl card ----------------------------------------------------------------------------------------

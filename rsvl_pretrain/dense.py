@@ -41,7 +41,7 @@ def encode_dense(model: Any, images: Float[Tensor, "b 3 y x"], head: DenseHead =
     """
     tower = _tower(model)
     with _one_rounding():
-        return _as_map(_head_tokens(tower, _before_last_block(tower, images), head), tower, images)
+        return _as_map(_head_tokens(tower, _before_last_block(tower, images), head), patch_grid(tower, images))
 
 
 def encode_image_and_dense(
@@ -66,7 +66,7 @@ def encode_some(
             pooled = _run(tower, tower.transformer.resblocks[-1], x[of_image])
             tokens = _head_tokens(tower, x[of_patches], head)
         pooled, _ = tower._pool(pooled)
-    return pooled @ tower.proj, _as_map(tokens, tower, images)
+    return pooled @ tower.proj, _as_map(tokens, patch_grid(tower, images))
 
 
 def encode_dense_and_class_token(
@@ -77,7 +77,7 @@ def encode_dense_and_class_token(
     tower = _tower(model)
     with _one_rounding():
         tokens = _head_tokens(tower, _before_last_block(tower, images), head)
-    return tokens[:, 0], _as_map(tokens, tower, images)
+    return tokens[:, 0], _as_map(tokens, patch_grid(tower, images))
 
 
 def patch_size_px(model: Any) -> tuple[int, int]:
@@ -202,10 +202,8 @@ def _maskclip(block: ResidualAttentionBlock, x: Float[Tensor, "b n c"]) -> Float
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
-def _as_map(
-    tokens: Float[Tensor, "b p d"], tower: VisionTransformer, images: Float[Tensor, "b 3 y x"]
-) -> Float[Tensor, "b d h w"]:
-    return tokens[:, 1:].transpose(1, 2).unflatten(2, patch_grid(tower, images))
+def _as_map(tokens: Float[Tensor, "b p d"], grid: tuple[int, int]) -> Float[Tensor, "b d h w"]:
+    return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
 
 
 @contextmanager

@@ -225,6 +225,11 @@ def _give_scalars_a_dimension(model: nn.Module) -> None:
 # --- what the launcher said -----------------------------------------------------------------------------------------------
 
 
+def deepspeed_asked_for() -> bool:
+    """Whether the launcher chose DeepSpeed, before there is an accelerator."""
+    return _asked_for("DEEPSPEED")
+
+
 def _asked_for(engine: Literal["FSDP", "DEEPSPEED"]) -> bool:
     return os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true"
 

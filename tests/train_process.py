@@ -22,14 +22,21 @@ _CONTEXT.set_forkserver_preload(["recipes.pretrain.clip", "train_process"])
 
 
 def start(
-    data: Path, out: Path, *words: str, ranks: int = 1, kill_at: int | None = None, spoil: str | None = None, **options: Any
+    data: Path,
+    out: Path,
+    *words: str,
+    ranks: int = 1,
+    kill_at: int | None = None,
+    spoil: str | None = None,
+    recipe: str = "pretrain/clip",
+    **options: Any,
 ) -> list[BaseProcess]:
-    """pretrain/clip on `data`, as many processes as `ranks`. `kill_at`: the last process dies by SIGKILL when it begins that step.
+    """A recipe on `data`, as many processes as `ranks`. `kill_at`: the last process dies by SIGKILL when it begins that step.
 
     What they print lies beside `out`, in NAME.RANK.log. `options` are of `--train.`.
     """
     settings = [part for name, value in options.items() for part in (f"--train.{name.replace('_', '-')}", str(value))]
-    command = ["run", "pretrain/clip", "--data", str(data), "--out", str(out), *WORDS, *settings, *words]
+    command = ["run", recipe, "--data", str(data), "--out", str(out), *WORDS, *settings, *words]
     port = _free_port()
     processes = []
     for rank in range(ranks):

@@ -13,7 +13,7 @@ torchrun --nproc_per_node 8 -m recipes.pretrain.rs_m_clip --preset reconstructio
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -41,6 +41,8 @@ class Options:
     """dataset folder, as `rsvl run data/...` writes it, or its address: hf://datasets/org/name, s3://bucket/path, https://..."""
     out: Path
     """run folder"""
+    preset: Literal["reconstruction", "light"] = "reconstruction"
+    """where all other options start: the paper as far as it is known, or a small model for a CPU"""
     model: str = "hf-hub:laion/CLIP-ViT-B-32-xlm-roberta-base-laion5B-s13B-b90k"
     """what to start from: an open_clip architecture (fresh weights), ARCHITECTURE,TAG, hf-hub:org/name, local-dir:PATH, a run folder"""
     languages: tuple[str, ...] = LANGS
@@ -87,6 +89,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train": TrainConfig(steps=3160, precision="amp_bf16", eval_every=158),
     },
     "light": {
+        "preset": "light",
         "model": "rsvl-tiny-multilingual",
         "batch_size": 64,
         # A narrower head begins with features near 0, whose direction pulls at the tower harder than the captions do.
