@@ -19,6 +19,7 @@ from benchmarks.ablation.summary import BASELINE, summarise, verdict
 from evaluation.result import Metric, Result
 from rsvl_data.sample import Region, Sample
 from rsvl_data.sources.scenes import Scenes
+from rsvl_pretrain.model import DualEncoder
 
 
 def result(right, name="scenes"):
@@ -103,6 +104,30 @@ def test_families_have_a_representative_of_one_stage():
     assert all(len(arm.stages) == 1 for arm in first.values())
 
 
+def test_an_arm_trains_with_what_its_name_says():
+    encoder = DualEncoder.load("rsvl-tiny")
+    facts = {
+        name: [stage.objective(encoder, 10).identity() | {"crops": set(stage.crops)} for stage in arm.stages]
+        for name, arm in arms(32).items()
+    }
+    assert set(facts[BASELINE][0]) == {"contrastive", "crops"} and not facts[BASELINE][0]["crops"]
+    teachers = {name: found["distill"]["teacher"] for name, (found, *_) in facts.items() if found.get("distill")}
+    assert all(name == f"distill_{teacher}" for name, teacher in teachers.items() if teacher != "shared")
+    aligned = {name: found["distill"]["align"] for name, (found, *_) in facts.items() if found.get("distill")}
+    assert all(name == f"distill_{align}" for name, align in aligned.items() if align != "roi2pooled") and len(aligned) == 9
+    regions = {name: found["regions"]["align"] for name, (found, *_) in facts.items() if found.get("regions")}
+    assert regions == {f"regions_{align}": align for align in ("cls", "pooled", "roi")}
+    weights = {name: found["weights"]["distill"] for name, (found, *_) in facts.items() if found.get("distill")}
+    assert {name for name, weight in weights.items() if weight != 0.1} == {"distill_weight_1"}
+    first, second = facts["both_stages"]
+    assert first == facts["distill_shared"][0] and second == facts["regions_cls"][0]
+    for name, (found, *_) in facts.items():
+        if name.startswith("rs_m_clip"):
+            assert (found["distillation"] is None) == ("plain" in name)
+            assert found["crops"] == ({"global"} if "plain" in name else {"global", "local"})
+            assert arms(32)[name].stages[0].languages == (("en", "es") if name.endswith("_es") else ("en",))
+
+
 def test_a_finished_cell_is_kept_and_one_of_other_settings_made_again(tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(cells, "_world", lambda *_: type("World", (), {"train": None, "val": "val", "test": "test"}))
@@ -110,14 +135,16 @@ def test_a_finished_cell_is_kept_and_one_of_other_settings_made_again(tmp_path, 
     monkeypatch.setattr(cells, "_trained", lambda encoder, stage, lr, *_: trained.append(lr) or encoder)
     monkeypatch.setattr(cells, "measure", lambda encoder, probes, **_: seeds(0.4 if probes == "val" else 0.6)[0])
     cell, place = Cell("scenes", BASELINE, 0, (1e-4,)), Place(tmp_path, tmp_path)
-    path, seconds = cells.finish(cell, CPU, place)
+    path, seconds = cells.finish(cell, CPU, place, ("val", "test"))
     assert seconds > 0 and trained == [1e-4]
     assert score(cells.read_results(path, "val")) == 0.4 and score(cells.read_results(path, "test")) == 0.6
-    assert cells.finish(cell, CPU, place) == (path, 0.0) and len(trained) == 1
-    cells.finish(cell, replace(CPU, seeds=(0, 1), lrs=(1.0,)), place)  # says what else is run, nothing of this cell
+    assert cells.finish(cell, CPU, place, ("test",)) == (path, 0.0) and len(trained) == 1
+    cells.finish(cell, replace(CPU, seeds=(0, 1), lrs=(1.0,)), place, ("test",))  # says what else is run, nothing of this cell
     assert len(trained) == 1
-    cells.finish(cell, replace(CPU, sizes=Sizes(train=7)), place)
+    cells.finish(cell, replace(CPU, sizes=Sizes(train=7)), place, ("test",))
     assert len(trained) == 2
+    cells.finish(cell, replace(CPU, sizes=Sizes(train=7)), place, ("val",))  # was measured on test alone
+    assert len(trained) == 3
 
 
 def test_the_page_says_what_is_told_apart(tmp_path):
