@@ -58,7 +58,7 @@ class Scale:
 CPU = Scale(
     name="cpu",
     model="rsvl-tiny",
-    steps=60,
+    steps=40,
     batch_size=32,
     start_steps=300,
     start_batch_size=64,
