@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,9 +27,11 @@ from benchmarks.ablation.measure import score
 from benchmarks.ablation.summary import BASELINE, summarise
 from benchmarks.measure import write_result
 from rsvl_data.version import code_version
+from rsvl_pretrain.model import DualEncoder
 
 WORLDS = ("scenes", "real")
 RESULTS = Path(__file__).parents[1] / "results" / "ablation"
+Plan = dict[str, list[Arm]]  # by world
 Rates = dict[tuple[str, str], float]  # of a world and a family
 
 
@@ -45,43 +47,52 @@ class Options:
     """folder of the result files"""
     arms: tuple[str, ...] = ()
     """only these beside the baseline"""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """of order, views and heads; the first one chooses the learning rates"""
 
 
 def main(options: Options) -> int:
-    began, scale, place = time.perf_counter(), SCALES[options.scale], Place(options.shared, options.work)
-    chosen_arms = {
-        name: arm for name, arm in arms(scale.crop_px).items() if name in (BASELINE, *(options.arms or arms(scale.crop_px)))
-    }
+    began, place = time.perf_counter(), Place(options.shared, options.work)
+    scale = replace(SCALES[options.scale], seeds=options.seeds)
     print(f"start: {scale.start_steps} steps of {scale.model}", flush=True)
-    make_start(scale, place)
-    for name in WORLDS:  # before two processes would want to build it
-        world = open_world(name, place.work, place.shared, scale.sizes)
-        if left_out := [
-            arm.name for arm in chosen_arms.values() if name in arm.worlds and not arm.languages <= {*world.languages}
-        ]:
-            print(f"{name}: without {', '.join(left_out)}, whose captions need Apertium (benchmarks/translated_captions.py)")
-            chosen_arms = {name: arm for name, arm in chosen_arms.items() if name not in left_out}
+    start = DualEncoder.load(str(make_start(scale, place)))
+    plan = {world: list(_arms_of(world, options.arms, scale, place)) for world in WORLDS}
     with ProcessPoolExecutor(scale.processes, get_context("spawn"), one_thread if scale.processes > 1 else None) as pool:
-        rates, tried = _chosen_rates(pool, chosen_arms, scale, place)
-        cells = list(_grid(chosen_arms, rates, scale.seeds))
-        files = _finished(pool, cells, scale, place, ("test",))
-    write_result(options.out / "grid.json", "ablation", {"scale": scale.name, "arms": list(chosen_arms), "tried": tried})
-    for world, arm in product(WORLDS, chosen_arms.values()):
-        if world in arm.worlds:
+        rates, tried = _chosen_rates(pool, plan, scale, place)
+        files = _finished(pool, list(_grid(plan, rates, scale.seeds)), scale, place, ("test",))
+    grid = {
+        "scale": scale.name,
+        "arms": list(dict.fromkeys(arm.name for arms_of_world in plan.values() for arm in arms_of_world)),
+        "parameters": sum(parameter.numel() for parameter in start.parameters()),
+        "train_images": {world: open_world(world, place.work, place.shared, scale.sizes).train.splits["train"] for world in plan},
+        "tried": tried,
+    }
+    write_result(options.out / "grid.json", "ablation", grid)
+    for world, arms_of_world in plan.items():
+        for arm in arms_of_world:
             _write(options.out, world, arm, files, rates, scale)
     print(f"{(time.perf_counter() - began) / 60:.0f} minutes")
     return 0
 
 
-def _chosen_rates(
-    pool: ProcessPoolExecutor, all_arms: dict[str, Arm], scale: Scale, place: Place
-) -> tuple[Rates, list[dict[str, Any]]]:
+def _arms_of(name: str, asked_for: Sequence[str], scale: Scale, place: Place) -> Iterator[Arm]:
+    """The arms of a world. Builds its data: here, before two processes want to."""
+    world = open_world(name, place.work, place.shared, scale.sizes)
+    for arm in arms(scale.crop_px).values():
+        if name not in arm.worlds or (asked_for and arm.name not in (BASELINE, *asked_for)):
+            continue
+        if arm.languages <= {*world.languages}:
+            yield arm
+        else:
+            print(f"{name}: without {arm.name}, whose captions need Apertium (benchmarks/translated_captions.py)")
+
+
+def _chosen_rates(pool: ProcessPoolExecutor, plan: Plan, scale: Scale, place: Place) -> tuple[Rates, list[dict[str, Any]]]:
     """The rate with the best score on val, for each world and family; and all scores."""
-    first = representatives(all_arms)
     choices = [
         (world, family, lr, Cell(world, arm.name, scale.seeds[0], (lr,)))
-        for world, (family, arm), lr in product(WORLDS, first.items(), scale.lrs)
-        if world in arm.worlds
+        for world, arms_of_world in plan.items()
+        for (family, arm), lr in product(representatives(arms_of_world).items(), scale.lrs)
     ]
     files = _finished(pool, [cell for *_, cell in choices], scale, place, ("val", "test"))
     tried = [
@@ -89,14 +100,14 @@ def _chosen_rates(
         for world, family, lr, cell in choices
     ]
     rates: Rates = {}
-    for each in sorted(tried, key=lambda each: each["val_score"]):
+    for each in sorted(tried, key=lambda each: (each["val_score"], -each["lr"])):
         rates[each["world"], each["family"]] = each["lr"]
     return rates, tried
 
 
-def _grid(all_arms: dict[str, Arm], rates: Rates, seeds: Sequence[int]) -> Iterator[Cell]:
-    for seed, world, arm in product(seeds, WORLDS, all_arms.values()):
-        if world in arm.worlds:
+def _grid(plan: Plan, rates: Rates, seeds: Sequence[int]) -> Iterator[Cell]:
+    for seed, (world, arms_of_world) in product(seeds, plan.items()):
+        for arm in arms_of_world:
             yield Cell(world, arm.name, seed, tuple(rates[world, stage.family] for stage in arm.stages))
 
 

@@ -1,6 +1,6 @@
 """The arms: what is added to plain CLIP training, one thing at a time."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -117,10 +117,10 @@ def _rs_m_clip(crop_px: int, distilled: bool, languages: tuple[str, ...]) -> Sta
     )
 
 
-def representatives(all_arms: Mapping[str, Arm]) -> dict[str, Arm]:
+def representatives(arms: Iterable[Arm]) -> dict[str, Arm]:
     """The first arm of one stage in each family: what its learning rate is chosen with."""
     first: dict[str, Arm] = {}
-    for arm in all_arms.values():
+    for arm in arms:
         if len(arm.stages) == 1:
             first.setdefault(arm.stages[0].family, arm)
     return first

@@ -1,7 +1,7 @@
 """docs/ablations.md, every number of it from the result files of the ablation."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ Found = dict[str, Any]  # a result file
 
 _TITLES = {"scenes": "Procedural scenes", "real": "Real images"}
 _TASKS = {"zero_shot": "zero-shot", "objects": "objects", "retrieval": "retrieval", "open_vocabulary": "mIoU"}
+_DATA = {"ucm": "UCM", "eurosat": "EuroSAT", "ucm-captions": "UCM", "ucm-vhr10 es": "UCM in Spanish", "vhr10 objects": "VHR-10"}
+_DATA |= {"scenes objects": "scenes", "nwpu-vhr10": "VHR-10", "loveda": "LoveDA", "isaid": "iSAID"}
 _TASKS_EXPLAINED = (
     "*zero-shot* is top-1 accuracy of scene classes; *objects* top-1 accuracy of annotated objects cut out of test images; *retrieval* the "
     "mean of recall at 1, 5 and 10 in both directions; *mIoU* that of masks from words (`segearth` head, protocol `rsvl`, no threshold)."
@@ -33,7 +35,7 @@ def page(folder: Path) -> str | None:
     parts = [
         "# Ablations",
         "Of the two tables one is measured on procedural scenes, not real imagery; the other on a few hundred real images.",
-        _about(worlds),
+        _about(worlds["scenes"][0], grid),
         *(part for world, found in worlds.items() for part in _section(world, found)),
         _rates(grid["tried"]),
     ]
@@ -45,15 +47,18 @@ def _read(folder: Path, arms: Sequence[str]) -> list[Found]:
     return [json.loads(path.read_text()) for name in arms if (path := folder / f"{name}.json").exists()]
 
 
-def _about(worlds: Mapping[str, Sequence[Found]]) -> str:
-    first = worlds["scenes"][0]
-    setting, machine = first["setting"], first["machine"]
+def _about(baseline: Found, grid: Found) -> str:
+    setting, machine, trained_on = baseline["setting"], baseline["machine"], grid["train_images"]
+    start, millions = f"{setting['start_steps']} steps of {setting['start_batch_size']}", grid["parameters"] / 1e6
     how = (
-        f"One start for all: `{setting['model']}`, trained for {setting['start_steps']} steps of {setting['start_batch_size']} on scenes "
-        f"of another seed. Every arm then takes {setting['steps']} steps of {setting['batch_size']}, with {len(first['seeds'])} seeds of "
-        f"order, views and heads; where an arm has two stages, they share the steps. Crops are {setting['crop_px']} px wide. The learning "
-        "rate is chosen on val, for each family of arms and kind of data. Everything runs again with `python -m benchmarks.ablation` "
-        f"({machine['cores']} cores of {machine['cpu']}; code {first['code']}; written by `python -m benchmarks.tables`)."
+        f"One start for all: `{setting['model']}` ({millions:.1f} million parameters), trained for {start} "
+        f"on {setting['sizes']['start']:,} scenes of another seed. Every arm then takes "
+        f"{setting['steps']} steps of {setting['batch_size']} on {trained_on['scenes']:,} scenes or {trained_on['real']:,} real images, "
+        f"with {len(baseline['seeds'])} seeds of order, views and heads; where an arm has two stages, they share the steps. Crops are "
+        f"{setting['crop_px']} px wide. The learning rate is chosen on val, for each family of arms and kind of data. So small a model, "
+        "trained for so short a time, says which way an objective pulls, not how far it takes a model of use.\n\n"
+        f"Everything runs again with `python -m benchmarks.ablation` ({machine['cores']} cores of {machine['cpu']}; code "
+        f"{baseline['code']}; written by `python -m benchmarks.tables`)."
     )
     return f"{how}\n\n{_TASKS_EXPLAINED} {_CELLS_EXPLAINED}"
 
@@ -61,7 +66,7 @@ def _about(worlds: Mapping[str, Sequence[Found]]) -> str:
 def _section(world: str, found: Sequence[Found]) -> list[str]:
     baseline = next(each for each in found if each["arm"] == BASELINE)
     names = list(baseline["measured_on"])
-    heads = [f"{_TASKS[task]}, {data}" for task, _, data in (name.partition(" ") for name in names)]
+    heads = [f"{_TASKS[task]}, {_DATA.get(data, data)}" for task, _, data in (name.partition(" ") for name in names)]
     about = [f"{baseline['measured_on'][name]['n']}" for name in names]
     chances = [_percent(chance) if (chance := baseline["measured_on"][name]["chance"]) is not None else "" for name in names]
     rows = [_row("arm", *heads), _row("---", *["---:"] * len(names)), _row("test items", *about), _row("guessing", *chances)]

@@ -99,7 +99,7 @@ def test_joined_sources_keep_splits_and_repeat_training_images_alone():
 def test_families_have_a_representative_of_one_stage():
     all_arms = arms(32)
     assert next(iter(all_arms)) == BASELINE
-    first = representatives(all_arms)
+    first = representatives(all_arms.values())
     assert {stage.family for arm in all_arms.values() for stage in arm.stages} == set(first)
     assert all(len(arm.stages) == 1 for arm in first.values())
 
@@ -165,9 +165,11 @@ def test_the_page_says_what_is_told_apart(tmp_path):
         {"world": "real", "family": "f", "arm": "a", "lr": lr, "val_score": value} for lr, value in ((0.1, 0.3), (0.01, 0.4))
     ]
     assert page(tmp_path) is None
-    (tmp_path / "grid.json").write_text(json.dumps({"arms": list(found), "tried": tried}))
+    grid = {"arms": list(found), "tried": tried, "parameters": 7_654_321, "train_images": {"scenes": 1972, "real": 1094}}
+    (tmp_path / "grid.json").write_text(json.dumps(grid))
     text = page(tmp_path)
     assert text is not None
+    assert "7.7 million" in text and "1,972 scenes or 1,094 real images" in text
     assert "| CLIP only | 51.0 (50.0–52.0) |" in text
     assert "| better arm | 90.0 (90.0–90.0)<br>**+39.0 [" in text and "| worse arm | 15.0 (10.0–20.0)<br>**−36.0 [" in text
     assert "| equal arm | 51.0 (50.0–52.0)<br>+0.0 [+0.0, +0.0] |" in text
@@ -179,9 +181,9 @@ def test_the_page_says_what_is_told_apart(tmp_path):
 @pytest.mark.slow
 def test_the_whole_command(tmp_path, shared, monkeypatch):
     sizes = Sizes(start=60, train=100, val=40, test=40, dense=4)
-    tiny = replace(CPU, steps=2, batch_size=8, start_steps=2, start_batch_size=8, lrs=(1e-4,), seeds=(0, 1), sizes=sizes)
+    tiny = replace(CPU, steps=2, batch_size=8, start_steps=2, start_batch_size=8, lrs=(1e-4,), sizes=sizes)
     monkeypatch.setitem(run.SCALES, "cpu", tiny)
-    options = run.Options(work=tmp_path / "work", shared=shared / "data", out=tmp_path / "out")
+    options = run.Options(work=tmp_path / "work", shared=shared / "data", out=tmp_path / "out", seeds=(0, 1))
     assert run.main(options) == 0
     text = page(tmp_path / "out")
     assert text is not None and all(arm.words in text for arm in arms(32).values())
