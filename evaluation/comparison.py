@@ -4,16 +4,18 @@ Each resample draws the same images for both models, so what is hard for both ca
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Int
 
+from evaluation import dense_items
 from evaluation.bootstrap import Difference, Statistic, class_mean, mean_of, paired_difference, share
+from evaluation.metrics.referring import ReferringProtocol
 from evaluation.result import Result
 from rsvl_data.errors import DataError
 from rsvl_data.shards import write_atomically
@@ -38,10 +40,23 @@ class Comparison:
     second: dict[str, Any]
     difference: Difference
 
+    higher_is_better: bool = True
+
     @property
     def verdict(self) -> str:
         low, high = self.difference.low, self.difference.high
+        if not self.higher_is_better:
+            low, high = -high, -low
         return "first better" if low > 0 else "second better" if high < 0 else "not told apart"
+
+
+_DENSE: dict[str, Callable[[Result], tuple[dense_items.Statistics, int]]] = {
+    "segmentation": lambda result: dense_items.of_masks(result.details["items"]),
+    "open_vocabulary": lambda result: dense_items.of_masks(result.details["items"]),
+    "referring": lambda result: dense_items.of_phrases(result.details["items"], cast(ReferringProtocol, result.protocol)),
+    "localization": lambda result: dense_items.of_queries(result.details["items"]),
+    "quality": lambda result: dense_items.of_scores(result.details["items"]),
+}
 
 
 class _Measured(NamedTuple):
@@ -77,6 +92,7 @@ def compare(first: Result, second: Result, *, num_bootstrap: int = 1000, seed: i
             paired_difference(
                 one.statistic, theirs[metric].statistic, one.num_units, num_bootstrap=num_bootstrap, seed=seed, strata=one.strata
             ),
+            first.metrics[metric].higher_is_better,
         )
         for metric, one in ours.items()
         if metric in theirs
@@ -106,13 +122,24 @@ def _same_items(one: Result, other: Result) -> bool:
             json.dumps(facts, sort_keys=True),
         )
 
-    return items(one) == items(other) and one.model != other.model and "items" in one.details and "items" in other.details
+    if items(one) != items(other) or one.model == other.model or not ("items" in one.details and "items" in other.details):
+        return False
+    return _names_of_items(one) == _names_of_items(other)
+
+
+def _names_of_items(result: Result) -> list[Any]:
+    """Which images or queries were scored, and over which classes their means are, where a result says so."""
+    items = result.details["items"]
+    return [items.get(name) for name in ("key", "query", "mean_over")] if isinstance(items, dict) else []
 
 
 def _measured(result: Result) -> dict[str, _Measured]:
     """The metrics of the result that its items tell."""
     items = result.details["items"]
-    if "truth" in items:
+    if (of_task := _DENSE.get(result.task)) is not None:
+        statistics, num_units = of_task(result)
+        told = {name: _Measured(statistic, num_units) for name, statistic in statistics.items()}
+    elif "truth" in items:
         told = _of_classes(np.array(items["rank"]), np.array(items["truth"]))
     else:
         told = _of_retrieval(items) if "text_query_ranks" in items else {}
