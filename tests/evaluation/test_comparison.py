@@ -105,14 +105,3 @@ def test_what_is_stored_and_printed(pair, tmp_path):
         line.startswith("colour  turned  zero_shot  tiny/test  rsvl      acc1")
         and f"{100 * first['difference']['value']:+.1f}" in line
     )
-
-
-def test_masks_from_words_are_compared_by_the_pixels_of_all_images(pair):
-    """The mean over classes of what is in both over what is in either, all images taken together."""
-    (good, _), _ = pair
-    right, wrong = [[0, 0, 60], [1, 1, 40]], [[0, 0, 60], [1, 0, 40]]
-    items = {"key": ["a", "b"], "miou": [1.0, 1.0], "confusion": [right, right]}
-    one = replace(good, task="open_vocabulary", n=2, metrics={"miou": good.metrics["acc1"]}, details={"items": items})
-    other = replace(one, model={"name": "other", "sha256": "2"}, details={"items": items | {"confusion": [right, wrong]}})
-    (found,) = compare(one, other, num_bootstrap=50)
-    assert found.metric == "miou" and found.difference.value == pytest.approx(1 - (120 / 160 + 40 / 80) / 2)
