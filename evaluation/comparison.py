@@ -59,7 +59,9 @@ _DENSE: dict[str, Callable[[Result], tuple[dense_items.Statistics, int]]] = {
 }
 
 
-class _Measured(NamedTuple):
+class MeasuredItems(NamedTuple):
+    """A metric as a statistic of the units that are resampled, within `strata` where there are any."""
+
     statistic: Statistic
     num_units: int
     strata: np.ndarray | None = None
@@ -78,7 +80,7 @@ def compare(first: Result, second: Result, *, num_bootstrap: int = 1000, seed: i
             f"{_told(first)} and {_told(second)} cannot be paired: they must be of one task, split, protocol, prompt set and data sha256, "
             "with their items kept. Measure both models with the same command."
         )
-    ours, theirs = _measured(first), _measured(second)
+    ours, theirs = measured_items(first), measured_items(second)
     return [
         Comparison(
             first.task,
@@ -133,12 +135,12 @@ def _names_of_items(result: Result) -> list[Any]:
     return [items.get(name) for name in ("key", "query", "mean_over")] if isinstance(items, dict) else []
 
 
-def _measured(result: Result) -> dict[str, _Measured]:
+def measured_items(result: Result) -> dict[str, MeasuredItems]:
     """The metrics of the result that its items tell."""
     items = result.details["items"]
     if (of_task := _DENSE.get(result.task)) is not None:
         statistics, num_units = of_task(result)
-        told = {name: _Measured(statistic, num_units) for name, statistic in statistics.items()}
+        told = {name: MeasuredItems(statistic, num_units) for name, statistic in statistics.items()}
     elif "truth" in items:
         told = _of_classes(np.array(items["rank"]), np.array(items["truth"]))
     else:
@@ -146,16 +148,16 @@ def _measured(result: Result) -> dict[str, _Measured]:
     return {name: measured for name, measured in told.items() if name in result.metrics}
 
 
-def _of_classes(ranks: Int[np.ndarray, "n"], truth: Int[np.ndarray, "n"]) -> dict[str, _Measured]:
+def _of_classes(ranks: Int[np.ndarray, "n"], truth: Int[np.ndarray, "n"]) -> dict[str, MeasuredItems]:
     right = (ranks == 1).astype(float)
     return {
-        "acc1": _Measured(share(right), len(ranks)),
-        "acc5": _Measured(share((ranks <= 5).astype(float)), len(ranks)),
-        "mean_per_class_recall": _Measured(class_mean(right, truth), len(ranks), truth),
+        "acc1": MeasuredItems(share(right), len(ranks)),
+        "acc5": MeasuredItems(share((ranks <= 5).astype(float)), len(ranks)),
+        "mean_per_class_recall": MeasuredItems(class_mean(right, truth), len(ranks), truth),
     }
 
 
-def _of_retrieval(items: Mapping[str, Any]) -> dict[str, _Measured]:
+def _of_retrieval(items: Mapping[str, Any]) -> dict[str, MeasuredItems]:
     """A mean of both directions only where text queries come and go with images: not where equal sentences are merged."""
     by_unit, image_ranks = items["text_query_ranks"], np.array(items["image_query_rank"])
     unit = np.repeat(np.arange(len(by_unit)), [len(ranks) for ranks in by_unit])
@@ -164,13 +166,13 @@ def _of_retrieval(items: Mapping[str, Any]) -> dict[str, _Measured]:
         "image_retrieval": (text_ranks, unit, len(by_unit)),
         "text_retrieval": (image_ranks, np.arange(len(image_ranks)), len(image_ranks)),
     }
-    measured: dict[str, _Measured] = {}
+    measured: dict[str, MeasuredItems] = {}
     means = []
     for name, (ranks, of, num_units) in sides.items():
         recalls = {k: share((ranks <= k).astype(float), unit=of) for k in KS}
         means.append(mean_of(*recalls.values()))
-        measured |= {f"{name}_recall@{k}": _Measured(recall, num_units) for k, recall in recalls.items()}
-        measured[f"{name}_mean_recall"] = _Measured(means[-1], num_units)
+        measured |= {f"{name}_recall@{k}": MeasuredItems(recall, num_units) for k, recall in recalls.items()}
+        measured[f"{name}_mean_recall"] = MeasuredItems(means[-1], num_units)
     if len(by_unit) == len(image_ranks):
-        measured["mean_recall"] = _Measured(mean_of(*means), len(image_ranks))
+        measured["mean_recall"] = MeasuredItems(mean_of(*means), len(image_ranks))
     return measured
