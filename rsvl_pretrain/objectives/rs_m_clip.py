@@ -185,7 +185,7 @@ def group_means(values: Float[Tensor, " b"], group: Int[Tensor, " b"], num_group
     counts = member.sum(dim=0)
     if world_size() > 1:
         dist.all_reduce(counts)
-    return world_size() * (values @ member) / counts
+    return world_size() * (values[:, None] * member).sum(dim=0) / counts  # a matrix product would be rounded under autocast
 
 
 def _of(lang: str) -> str:
