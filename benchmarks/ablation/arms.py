@@ -66,6 +66,7 @@ def arms(crop_px: int) -> dict[str, Arm]:
     inferior: tuple[RegionAlignment, ...] = ("pooled", "roi")
     chosen = [
         Arm(BASELINE, "CLIP only", (plain,)),
+        Arm("start", "the start, not trained further", ()),
         Arm("distill_shared", "+ distillation: roi2pooled, shared", (stage_1,)),
         *(
             Arm(f"distill_{teacher}", f"+ distillation: roi2pooled, {teacher}", (distilled(DistillConfig(teacher=teacher)),))

@@ -64,7 +64,7 @@ CPU = Scale(
     start_batch_size=64,
     start_lr=1e-3,
     crop_px=32,
-    lrs=(3e-4, 1e-3, 3e-3),
+    lrs=(1e-4, 3e-4, 1e-3),
 )
 GPU = Scale(
     name="gpu",
