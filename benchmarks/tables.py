@@ -1,4 +1,4 @@
-"""Writes the numbers of the documents from the result files: benchmarks/README.md, and the quickstart's block of the README.
+"""Writes the numbers of the documents from the result files: benchmarks/README.md, docs/ablations.md, the quickstart's block of the README.
 
 python -m benchmarks.tables           # write them
 python -m benchmarks.tables --check   # exit status 1 when one is out of date (a test calls this)
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import training_tables
+from benchmarks.ablation.page import page as ablation_page
 from evaluation.result import Result
 from evaluation.wording import interval_text, metric_words, value_text
 
@@ -303,7 +304,9 @@ def documents() -> dict[Path, str]:
             scenes_section(),
         ]
     )
+    ablations = ablation_page(RESULTS / "ablation")
     return {
+        **({ROOT / "docs" / "ablations.md": ablations} if ablations else {}),
         ROOT / "README.md": before + _BEGIN + quickstart_block() + _END + after,
         ROOT / "benchmarks" / "README.md": page + "\n",
     }

@@ -4,16 +4,18 @@ Each resample draws the same images for both models, so what is hard for both ca
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Int
 
+from evaluation import dense_items
 from evaluation.bootstrap import Difference, Statistic, class_mean, mean_of, paired_difference, share
+from evaluation.metrics.referring import ReferringProtocol
 from evaluation.result import Result
 from rsvl_data.errors import DataError
 from rsvl_data.shards import write_atomically
@@ -38,13 +40,28 @@ class Comparison:
     second: dict[str, Any]
     difference: Difference
 
+    higher_is_better: bool = True
+
     @property
     def verdict(self) -> str:
         low, high = self.difference.low, self.difference.high
+        if not self.higher_is_better:
+            low, high = -high, -low
         return "first better" if low > 0 else "second better" if high < 0 else "not told apart"
 
 
-class _Measured(NamedTuple):
+_DENSE: dict[str, Callable[[Result], tuple[dense_items.Statistics, int]]] = {
+    "segmentation": lambda result: dense_items.of_masks(result.details["items"]),
+    "open_vocabulary": lambda result: dense_items.of_masks(result.details["items"]),
+    "referring": lambda result: dense_items.of_phrases(result.details["items"], cast(ReferringProtocol, result.protocol)),
+    "localization": lambda result: dense_items.of_queries(result.details["items"]),
+    "quality": lambda result: dense_items.of_scores(result.details["items"]),
+}
+
+
+class MeasuredItems(NamedTuple):
+    """A metric as a statistic of the units that are resampled, within `strata` where there are any."""
+
     statistic: Statistic
     num_units: int
     strata: np.ndarray | None = None
@@ -63,7 +80,7 @@ def compare(first: Result, second: Result, *, num_bootstrap: int = 1000, seed: i
             f"{_told(first)} and {_told(second)} cannot be paired: they must be of one task, split, protocol, prompt set and data sha256, "
             "with their items kept. Measure both models with the same command."
         )
-    ours, theirs = _measured(first), _measured(second)
+    ours, theirs = measured_items(first), measured_items(second)
     return [
         Comparison(
             first.task,
@@ -77,6 +94,7 @@ def compare(first: Result, second: Result, *, num_bootstrap: int = 1000, seed: i
             paired_difference(
                 one.statistic, theirs[metric].statistic, one.num_units, num_bootstrap=num_bootstrap, seed=seed, strata=one.strata
             ),
+            first.metrics[metric].higher_is_better,
         )
         for metric, one in ours.items()
         if metric in theirs
@@ -106,29 +124,40 @@ def _same_items(one: Result, other: Result) -> bool:
             json.dumps(facts, sort_keys=True),
         )
 
-    return items(one) == items(other) and one.model != other.model and "items" in one.details and "items" in other.details
+    if items(one) != items(other) or one.model == other.model or not ("items" in one.details and "items" in other.details):
+        return False
+    return _names_of_items(one) == _names_of_items(other)
 
 
-def _measured(result: Result) -> dict[str, _Measured]:
+def _names_of_items(result: Result) -> list[Any]:
+    """Which images or queries were scored, and over which classes their means are, where a result says so."""
+    items = result.details["items"]
+    return [items.get(name) for name in ("key", "query", "mean_over")] if isinstance(items, dict) else []
+
+
+def measured_items(result: Result) -> dict[str, MeasuredItems]:
     """The metrics of the result that its items tell."""
     items = result.details["items"]
-    if "truth" in items:
+    if (of_task := _DENSE.get(result.task)) is not None:
+        statistics, num_units = of_task(result)
+        told = {name: MeasuredItems(statistic, num_units) for name, statistic in statistics.items()}
+    elif "truth" in items:
         told = _of_classes(np.array(items["rank"]), np.array(items["truth"]))
     else:
         told = _of_retrieval(items) if "text_query_ranks" in items else {}
     return {name: measured for name, measured in told.items() if name in result.metrics}
 
 
-def _of_classes(ranks: Int[np.ndarray, "n"], truth: Int[np.ndarray, "n"]) -> dict[str, _Measured]:
+def _of_classes(ranks: Int[np.ndarray, "n"], truth: Int[np.ndarray, "n"]) -> dict[str, MeasuredItems]:
     right = (ranks == 1).astype(float)
     return {
-        "acc1": _Measured(share(right), len(ranks)),
-        "acc5": _Measured(share((ranks <= 5).astype(float)), len(ranks)),
-        "mean_per_class_recall": _Measured(class_mean(right, truth), len(ranks), truth),
+        "acc1": MeasuredItems(share(right), len(ranks)),
+        "acc5": MeasuredItems(share((ranks <= 5).astype(float)), len(ranks)),
+        "mean_per_class_recall": MeasuredItems(class_mean(right, truth), len(ranks), truth),
     }
 
 
-def _of_retrieval(items: Mapping[str, Any]) -> dict[str, _Measured]:
+def _of_retrieval(items: Mapping[str, Any]) -> dict[str, MeasuredItems]:
     """A mean of both directions only where text queries come and go with images: not where equal sentences are merged."""
     by_unit, image_ranks = items["text_query_ranks"], np.array(items["image_query_rank"])
     unit = np.repeat(np.arange(len(by_unit)), [len(ranks) for ranks in by_unit])
@@ -137,13 +166,13 @@ def _of_retrieval(items: Mapping[str, Any]) -> dict[str, _Measured]:
         "image_retrieval": (text_ranks, unit, len(by_unit)),
         "text_retrieval": (image_ranks, np.arange(len(image_ranks)), len(image_ranks)),
     }
-    measured: dict[str, _Measured] = {}
+    measured: dict[str, MeasuredItems] = {}
     means = []
     for name, (ranks, of, num_units) in sides.items():
         recalls = {k: share((ranks <= k).astype(float), unit=of) for k in KS}
         means.append(mean_of(*recalls.values()))
-        measured |= {f"{name}_recall@{k}": _Measured(recall, num_units) for k, recall in recalls.items()}
-        measured[f"{name}_mean_recall"] = _Measured(means[-1], num_units)
+        measured |= {f"{name}_recall@{k}": MeasuredItems(recall, num_units) for k, recall in recalls.items()}
+        measured[f"{name}_mean_recall"] = MeasuredItems(means[-1], num_units)
     if len(by_unit) == len(image_ranks):
-        measured["mean_recall"] = _Measured(mean_of(*means), len(image_ranks))
+        measured["mean_recall"] = MeasuredItems(mean_of(*means), len(image_ranks))
     return measured

@@ -103,16 +103,17 @@ def _written(result: Result, out: Path) -> int:
     return 0
 
 
-def quality(scores: Path, out: Path, num_bootstrap: int = 1000, seed: int = 0) -> int:
+def quality(scores: Path, out: Path, dataset: str | None = None, num_bootstrap: int = 1000, seed: int = 0) -> int:
     """A table of predicted and true quality: correlations, errors, and what choosing a method by prediction gives.
 
     Args:
         scores: CSV or Parquet with the columns predicted and true, and image and method where methods are compared
         out: result file to write, .json
+        dataset: name of what was scored, the same for the tables of all models that the report should compare; left out: the file's name
         num_bootstrap: resamples of images behind the 95 % intervals
         seed: of the bootstrap
     """
-    return _written(quality_benchmark.quality(scores, num_bootstrap=num_bootstrap, seed=seed), out)
+    return _written(quality_benchmark.quality(scores, dataset=dataset, num_bootstrap=num_bootstrap, seed=seed), out)
 
 
 MASK_VERBS = {"segmentation": segmentation, "referring": referring, "quality": quality}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rsvl_data.transforms import Preprocess
 from rsvl_pretrain.dense import DenseHead, encode_some
+from rsvl_pretrain.image_size import encode_image_of_any_size
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def _encode_size(
         )
         pooled, patches = encode_some(model, standardised, head, of_image=of_image, of_patches=of_patches)
     else:
-        pooled, patches = model.visual(standardised), None
+        pooled, patches = encode_image_of_any_size(model.visual, standardised), None
     unit = F.normalize(pooled.float(), dim=-1)
     by_view_image = unit[: sum(image_counts)].split(image_counts)
     by_view_patches = patches.float()[: sum(patch_counts)].split(patch_counts) if patches is not None else [None] * len(views)

@@ -16,6 +16,7 @@ from evaluation.benchmarks.features import EmbedOptions, embedding_origin
 from evaluation.benchmarks.identity import as_metric
 from evaluation.bootstrap import intervals, share
 from evaluation.datasets.air_slt import LocalizationSet, Query
+from evaluation.dense_items import INDICATORS
 from evaluation.embed import Encoder, embed_images, embed_texts
 from evaluation.heat_map_files import HeatMapType, encoded, overlay, write_geotiff
 from evaluation.localization_map import SCALES_PX, heat_map, windows
@@ -27,7 +28,6 @@ from evaluation.scene_windows import Scene, WindowSet, open_scene
 from rsvl_data.errors import DataError
 from rsvl_data.shards import write_atomically
 
-INDICATORS = ("rsu", "ras", "rda", "rmi")
 LOWER_IS_BETTER = "ras"
 NUM_SHOWN = 6
 SHOWN_PX = 320

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from evaluation.benchmarks.identity import origin
 from evaluation.benchmarks.segmentation import segmentation_metrics
 from evaluation.datasets.segmentation.masked_files import SegmentationSet
+from evaluation.dense_items import mask_items
 from evaluation.embed import EvalPrecision, Progress, no_progress
 from evaluation.metrics.boundary import boundary_counts, csurka_tolerance_px
 from evaluation.metrics.segmentation import SegmentationCounts, iou, mean_over_classes
@@ -199,7 +200,7 @@ def open_vocabulary(
         options=_recorded(replace(segmenter.options, threshold=options.threshold), background, data, chosen),
         details={
             "confusion": {"classes": list(data.classes), "counts": per_image.sum(0).tolist()},
-            "items": {"key": keys, "miou": [float(mean_over_classes(iou(image))) for image in per_image]},
+            "items": mask_items(keys, counts, range(len(data.classes)), np.stack(edges) if has_edges else None),
             "overlays": shown,
         },
         **origin(encoder, data, "exact", precision, **facts),

@@ -1,5 +1,7 @@
 """Predicted quality of segmentation results against the true one, from a table of scores."""
 
+import hashlib
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from evaluation.benchmarks.identity import as_metric
-from evaluation.bootstrap import Statistic, intervals
-from evaluation.metrics.quality import RAW_SCORES, quality_scores, recommendation
+from evaluation.bootstrap import intervals
+from evaluation.metrics.quality import RAW_SCORES, quality_scores, recommendation, score_statistic
 from evaluation.result import Metric, Result
 from rsvl_data.errors import DataError
 from rsvl_data.shards import file_sha256
@@ -27,6 +29,10 @@ class ScoreTable:
     true: np.ndarray
     images: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
+
+    def truth_sha256(self) -> str:
+        """Of all but the predictions: tables of two models over the same rows have the same."""
+        return hashlib.sha256(json.dumps([self.true.tolist(), self.images, self.methods]).encode()).hexdigest()
 
     def grid(self) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
         """[images, methods] of both, and the methods; None unless every image has every method once and there are two methods."""
@@ -70,13 +76,15 @@ def _number(value: Any, where: str) -> float:
     return number
 
 
-def quality(path: Path, *, num_bootstrap: int = 1000, seed: int = 0) -> Result:
+def quality(path: Path, *, dataset: str | None = None, num_bootstrap: int = 1000, seed: int = 0) -> Result:
     """plcc, srocc, krocc, rmse, mae pooled over all rows, plcc and rmse after a logistic fit.
 
     With the columns image and method also `mean_method_srocc` and `mean_method_plcc`, means over methods (`per_class` holds the srocc
     of each), and what choosing a method by its prediction gives (`recommendation`). Pooled numbers mix the differences between methods in
     and look better. Intervals resample images, or rows without that column; fitted values have none, since a thousand fits are slow.
-    A value that does not exist (a constant prediction) is left out and named in `data["undefined"]`. Raises DataError.
+    `dataset` names what was scored; None is the file's name. Tables of two models with the same images, methods and true values can be
+    compared under one such name. A value that does not exist (a constant prediction) is left out and named in `data["undefined"]`.
+    Raises DataError.
     """
     began = time.perf_counter()
     table = read_scores(path)
@@ -84,27 +92,30 @@ def quality(path: Path, *, num_bootstrap: int = 1000, seed: int = 0) -> Result:
     unit = np.unique(table.images, return_inverse=True)[1] if table.images else np.arange(len(table.true))
     defined = [name for name in RAW_SCORES if not np.isnan(scores[name])]
     found = intervals(
-        {name: _resampled(table, unit, name) for name in defined}, int(unit.max()) + 1, num_bootstrap=num_bootstrap, seed=seed
+        {name: score_statistic(name, table.predicted, table.true, unit) for name in defined},
+        int(unit.max()) + 1,
+        num_bootstrap=num_bootstrap,
+        seed=seed,
     )
     metrics = {name: as_metric(of, higher_is_better=name not in _LESS_IS_BETTER) for name, of in found.items()}
     more, per_method = _by_method(table)
     more |= {name: scores[name] for name in ("plcc_fitted", "rmse_fitted")}
     metrics |= {name: Metric(v, higher_is_better=name not in _LESS_IS_BETTER) for name, v in more.items() if not np.isnan(v)}
     undefined = sorted({name for name, value in (scores | more).items() if np.isnan(value)})
-    sha256 = file_sha256(path)
     return Result(
         task="quality",
-        dataset=path.stem,
+        dataset=dataset or path.stem,
         split="all",
         protocol="rsvl",
         n=len(table.true),
         metrics=metrics,
-        model={"name": path.name, "sha256": sha256},
-        data={"name": path.stem, "note": None, "sha256": sha256, "undefined": undefined},
+        model={"name": path.name, "sha256": file_sha256(path)},
+        data={"name": dataset or path.stem, "note": None, "sha256": table.truth_sha256(), "undefined": undefined},
         code=code_version(),
         seconds=time.perf_counter() - began,
         per_class=per_method,
         seed=seed,
+        details={"items": {"predicted": table.predicted.tolist(), "true": table.true.tolist(), "unit": unit.tolist()}},
     )
 
 
@@ -121,14 +132,3 @@ def _by_method(table: ScoreTable) -> tuple[dict[str, float], dict[str, float]]:
     for kind in ("srocc", "plcc") if each else ():
         chosen[f"mean_method_{kind}"] = float(np.mean([scores[kind] for scores in each.values()]))
     return chosen, {name: scores["srocc"] for name, scores in each.items() if not np.isnan(scores["srocc"])}
-
-
-def _resampled(table: ScoreTable, unit: np.ndarray, name: str) -> Statistic:
-    """A resample in which every row is the same has no correlation; it counts as 0, the worst there is to say of it."""
-    of = RAW_SCORES[name]
-
-    def value(counts: np.ndarray) -> float:
-        rows = np.repeat(np.arange(len(unit)), counts[unit].astype(int))
-        return of(table.predicted[rows], table.true[rows])
-
-    return lambda drawn: np.nan_to_num(np.array([value(counts) for counts in drawn]))

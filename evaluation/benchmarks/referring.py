@@ -63,5 +63,5 @@ def referring(
         seconds=time.perf_counter() - began,
         per_class=category_ious(intersection, union, labels) if any(labels) else {},
         seed=seed,
-        details={"items": {"intersection": intersection.tolist(), "union": union.tolist()}},
+        details={"items": {"intersection": intersection.tolist(), "union": union.tolist(), "image": list(data.image_of)}},
     )

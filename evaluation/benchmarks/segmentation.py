@@ -9,6 +9,7 @@ import numpy as np
 from evaluation.benchmarks.identity import as_metric
 from evaluation.bootstrap import intervals
 from evaluation.datasets.segmentation import SegmentationSet
+from evaluation.dense_items import mask_items
 from evaluation.metrics.boundary import boundary_counts, boundary_f1
 from evaluation.metrics.segmentation import (
     SegmentationCounts,
@@ -52,6 +53,7 @@ def segmentation(
     chosen = _kept_classes(data.classes, leave_out)
     counts = SegmentationCounts(len(data.classes), data.ignore_index)
     boundaries = []
+    scored: list[str] = []
     for index, key in enumerate(keys):
         labels = data.mask(index)
         found = predicted.ids(key, *labels.shape)
@@ -59,6 +61,8 @@ def segmentation(
             counted = counts.add(labels, found)
         except ValueError as error:
             raise DataError(f"prediction {predicted.path / key}.png: {error}") from error
+        if counted:
+            scored.append(key)
         if counted and boundary_px is not None:
             boundaries.append(boundary_counts(labels, found, len(data.classes), boundary_px, data.ignore_index))
         if progress:
@@ -82,7 +86,10 @@ def segmentation(
         per_class={name: float(of) for name, of in zip(data.classes, iou(counts.total())) if not np.isnan(of)},
         seed=seed,
         options={"leave_out": list(leave_out), "boundary_px": boundary_px},
-        details={"confusion": {"classes": list(data.classes), "counts": counts.total().tolist()}},
+        details={
+            "confusion": {"classes": list(data.classes), "counts": counts.total().tolist()},
+            "items": mask_items(scored, counts, chosen, edges),
+        },
     )
 
 

@@ -10,10 +10,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.optimize import least_squares
 from scipy.special import expit
 from scipy.stats import kendalltau, pearsonr, spearmanr
+
+from evaluation.bootstrap import Statistic
 
 MIN_SAMPLES_TO_FIT = 5  # one more than the curve has parameters
 SAME_SCORE = 1e-4  # a method this close to the best is as good
@@ -57,6 +59,20 @@ RAW_SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "rmse": _rmse,
     "mae": lambda predicted, true: float(np.abs(predicted - true).mean()),
 }
+
+
+def score_statistic(
+    name: str, predicted: Float[np.ndarray, "n"], true: Float[np.ndarray, "n"], unit: Int[np.ndarray, "n"]
+) -> Statistic:
+    """One of RAW_SCORES, resampled over units: `unit[j]` is the image of row j. A resample in which every row is the same has no
+    correlation; it counts as 0, the worst there is to say of it."""
+    of = RAW_SCORES[name]
+
+    def value(counts: np.ndarray) -> float:
+        rows = np.repeat(np.arange(len(unit)), counts[unit].astype(int))
+        return of(predicted[rows], true[rows])
+
+    return lambda drawn: np.nan_to_num(np.array([value(counts) for counts in drawn]))
 
 
 def fit_logistic(predicted: Float[np.ndarray, "n"], true: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"] | None:

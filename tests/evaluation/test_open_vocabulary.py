@@ -128,7 +128,9 @@ def test_a_perfect_prediction_is_one(encoder):
     flat = replace(flat, masks=tuple(np.full((16, 20), i % 3, np.uint8) for i in range(4)))
     found = open_vocabulary(encoder, flat, setting_of(flat), num_bootstrap=5)
     assert values(found) == {"miou": 1, "macc": 1, "mf1": 1, "mprecision": 1, "aacc": 1}  # and no boundary to score
-    assert found.details["items"] == {"key": [f"test-{i}" for i in range(4)], "miou": [1.0] * 4}
+    items = found.details["items"]
+    assert items["key"] == [f"test-{i}" for i in range(4)] and items["mean_over"] == list(range(len(data.classes)))
+    assert items["right"] == items["labelled"] == items["predicted"] and np.sum(items["right"]) == 4 * 320
     assert np.trace(found.details["confusion"]["counts"]) == 4 * 320
     shown = found.details["overlays"]
     assert [each["key"] for each in shown] == [f"test-{i}" for i in range(4)]

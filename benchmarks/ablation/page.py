@@ -1,0 +1,128 @@
+"""docs/ablations.md, every number of it from the result files of the ablation."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ablation.summary import BASELINE, SHOWN, verdict
+
+Found = dict[str, Any]  # a result file
+
+_TITLES = {"scenes": "Procedural scenes", "real": "Real images"}
+_TASKS = {"zero_shot": "zero-shot", "objects": "objects", "retrieval": "retrieval", "open_vocabulary": "mIoU"}
+_DATA = {"ucm": "UCM", "eurosat": "EuroSAT", "ucm-captions": "UCM", "ucm-vhr10 es": "UCM in Spanish", "vhr10 objects": "VHR-10"}
+_DATA |= {"scenes objects": "scenes", "nwpu-vhr10": "VHR-10", "loveda": "LoveDA", "isaid": "iSAID"}
+_TASKS_EXPLAINED = (
+    "*zero-shot* is top-1 accuracy of scene classes; *objects* top-1 accuracy of annotated objects cut out of test images; *retrieval* the "
+    "mean of recall at 1, 5 and 10 in both directions; *mIoU* that of masks from words (`segearth` head, protocol `rsvl`, no threshold)."
+)
+
+_CELLS_EXPLAINED = (
+    "A cell has the mean over seeds in percent (lowest–highest seed), and below it the difference to CLIP only in points, with the 95 % "
+    "interval of a paired bootstrap over test items of all seeds together. **Bold**: the interval leaves out 0 and every seed has the "
+    "same sign. The intervals speak of other images, not of other seeds, and none is corrected for the number of comparisons: one in "
+    "twenty leaves out 0 by chance."
+)
+
+
+def page(folder: Path) -> str | None:
+    """None where nothing was measured."""
+    if not (folder / "grid.json").exists():
+        return None
+    grid = json.loads((folder / "grid.json").read_text())
+    worlds = {world: _read(folder / world, grid["arms"]) for world in _TITLES}
+    parts = [
+        "# Ablations",
+        "Of the two tables one is measured on procedural scenes, not real imagery; the other on a few hundred real images.",
+        _about(worlds["scenes"][0], grid),
+        *(part for world, found in worlds.items() for part in _section(world, found)),
+        _rates(grid["tried"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _read(folder: Path, arms: Sequence[str]) -> list[Found]:
+    """In the order of the arms; not all of them are measured on all data."""
+    return [json.loads(path.read_text()) for name in arms if (path := folder / f"{name}.json").exists()]
+
+
+def _about(baseline: Found, grid: Found) -> str:
+    setting, machine, trained_on = baseline["setting"], baseline["machine"], grid["train_images"]
+    start, millions = f"{setting['start_steps']} steps of {setting['start_batch_size']}", grid["parameters"] / 1e6
+    how = (
+        f"One start for all: `{setting['model']}` ({millions:.1f} million parameters), trained for {start} "
+        f"on {setting['sizes']['start']:,} scenes of another seed. Every arm then takes "
+        f"{setting['steps']} steps of {setting['batch_size']} on {trained_on['scenes']:,} scenes or {trained_on['real']:,} real images, "
+        f"with {len(baseline['seeds'])} seeds of order, views and heads; where an arm has two stages, they share the steps. Crops are "
+        f"{setting['crop_px']} px wide. The learning rate is chosen on val, for each family of arms and kind of data. So small a model, "
+        "trained for so short a time, says which way an objective pulls, not how far it takes a model of use.\n\n"
+        f"Everything runs again with `python -m benchmarks.ablation` ({machine['cores']} cores of {machine['cpu']}; code "
+        f"{baseline['code']}; written by `python -m benchmarks.tables`)."
+    )
+    return f"{how}\n\n{_TASKS_EXPLAINED} {_CELLS_EXPLAINED}"
+
+
+def _section(world: str, found: Sequence[Found]) -> list[str]:
+    baseline = next(each for each in found if each["arm"] == BASELINE)
+    names = list(baseline["measured_on"])
+    heads = [f"{_TASKS[task]}, {_DATA.get(data, data)}" for task, _, data in (name.partition(" ") for name in names)]
+    about = [f"{baseline['measured_on'][name]['n']}" for name in names]
+    chances = [_percent(chance) if (chance := baseline["measured_on"][name]["chance"]) is not None else "" for name in names]
+    rows = [_row("arm", *heads), _row("---", *["---:"] * len(names)), _row("test items", *about), _row("guessing", *chances)]
+    for each in found:
+        rows.append(_row(each["words"], *(_cell(each["measured_on"][name], each["arm"] == BASELINE) for name in names)))
+    return [f"## {_TITLES[world]}", "\n".join(rows), _findings(found, names, heads)]
+
+
+def _cell(measured: Found, is_baseline: bool) -> str:
+    values = [seed["value"] for seed in measured["per_seed"]]
+    value = f"{_percent(measured['mean']['value'])} ({_percent(min(values))}–{_percent(max(values))})"
+    if is_baseline:
+        return value
+    difference = measured["difference"]
+    text = f"{_points(difference['value'])} [{_points(difference['low'])}, {_points(difference['high'])}]"
+    return f"{value}<br>{f'**{text}**' if verdict(measured) else text}"
+
+
+def _findings(found: Sequence[Found], names: Sequence[str], heads: Sequence[str]) -> str:
+    others = [each for each in found if each["arm"] != BASELINE]
+    lines, told_apart = [], 0
+    for name, head in zip(names, heads):
+        sides = {}
+        for sign, word in ((1, "higher with"), (-1, "lower with")):
+            arms_of_sign = [each for each in others if verdict(each["measured_on"][name]) == sign]
+            arms_of_sign.sort(key=lambda each: -abs(each["measured_on"][name]["difference"]["value"]))
+            told_apart += len(arms_of_sign)
+            if arms_of_sign:
+                sides[word] = ", ".join(
+                    f"{each['words']} ({_points(each['measured_on'][name]['difference']['value'])})" for each in arms_of_sign
+                )
+        lines.append(f"- {head}: " + ("; ".join(f"{word} {listed}" for word, listed in sides.items()) or "nothing is told apart"))
+    start = f"Of {len(others) * len(names)} differences to CLIP only, {told_apart} are told apart:"
+    return "\n".join([start, "", *lines])
+
+
+def _rates(tried: Sequence[Found]) -> str:
+    rates = sorted({each["lr"] for each in tried})
+    pairs = dict.fromkeys((each["world"], each["family"], each["arm"]) for each in tried)
+    rows = [_row("data", "family", "chosen with", *(f"{rate:g}" for rate in rates)), _row(*["---"] * 3, *["---:"] * len(rates))]
+    for world, family, arm in pairs:
+        scores = {each["lr"]: each["val_score"] for each in tried if (each["world"], each["family"]) == (world, family)}
+        best = max(scores, key=lambda rate: (scores[rate], -rate))
+        cells = [f"**{_percent(scores[rate])}**" if rate == best else _percent(scores[rate]) for rate in rates]
+        rows.append(_row(world, family, arm, *cells))
+    what = ", ".join(_TASKS[task] for task in SHOWN)
+    return f"## Learning rates\n\nMean over tasks on val ({what}), in percent, by peak learning rate.\n\n" + "\n".join(rows)
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:+.1f}".replace("-", "−")
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,54 @@
+"""Cells to the numbers that are kept with the code: per arm and world the mean over seeds, each seed, and the difference to CLIP only.
+
+Intervals resample the items of a test set, the same for all seeds and both arms of a difference: they say how far a number would move
+with other images, not with other seeds. A difference counts as told apart when its interval leaves out 0 and every seed has its sign.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from evaluation.bootstrap import Statistic, intervals, mean_of, paired_difference
+from evaluation.comparison import measured_items
+from evaluation.result import Result
+
+Results = Mapping[str, Result]
+
+BASELINE = "clip"
+SHOWN = {"zero_shot": "acc1", "objects": "acc1", "retrieval": "mean_recall", "open_vocabulary": "miou"}
+
+
+def summarise(seeds: Sequence[Results], baseline: Sequence[Results]) -> dict[str, Any]:
+    """By "task data". `seeds[i]` and `baseline[i]` are of the same seed."""
+    return {name: _measured(name, [each[name] for each in seeds], [each[name] for each in baseline]) for name in seeds[0]}
+
+
+def _measured(name: str, seeds: Sequence[Result], baseline: Sequence[Result]) -> dict[str, Any]:
+    metric = SHOWN[name.partition(" ")[0]]
+    statistic, num_units = _mean_over_seeds(seeds, metric)
+    other, _ = _mean_over_seeds(baseline, metric)
+    values, theirs = ([each.metrics[metric].value for each in results] for results in (seeds, baseline))
+    return {
+        "metric": metric,
+        "n": seeds[0].n,
+        "chance": seeds[0].metrics[metric].chance,
+        "mean": asdict(intervals({"": statistic}, num_units)[""]),
+        "per_seed": [asdict(each.metrics[metric]) for each in seeds],
+        "difference": asdict(paired_difference(statistic, other, num_units)),
+        "difference_per_seed": (np.array(values) - np.array(theirs)).tolist(),
+    }
+
+
+def _mean_over_seeds(results: Sequence[Result], metric: str) -> tuple[Statistic, int]:
+    items = [measured_items(result)[metric] for result in results]
+    return mean_of(*(each.statistic for each in items)), items[0].num_units
+
+
+def verdict(measured: Mapping[str, Any]) -> int:
+    """1 or -1 for a difference that is told apart, else 0."""
+    low, high, seeds = measured["difference"]["low"], measured["difference"]["high"], measured["difference_per_seed"]
+    if low > 0 and min(seeds) > 0:
+        return 1
+    return -1 if high < 0 and max(seeds) < 0 else 0

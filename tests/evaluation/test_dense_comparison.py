@@ -1,0 +1,120 @@
+"""Two models on the same masks, phrases, queries or scores: what is compared is what the results say."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evaluation.benchmarks.quality import quality
+from evaluation.benchmarks.segmentation import segmentation_metrics
+from evaluation.comparison import compare, compare_all
+from evaluation.dense_items import mask_items, of_masks
+from evaluation.metrics.boundary import boundary_counts
+from evaluation.metrics.segmentation import SegmentationCounts, measures, over_images
+from evaluation.result import Metric, Result
+from rsvl_data.errors import DataError
+
+NUM_CLASSES = 5
+EACH_ONCE = np.ones((1, 6))
+
+
+def scored(seed, *, quality_of=0.7, leave_out=()):
+    """Six images of four classes of five: the last is neither labelled nor predicted."""
+    generator = np.random.default_rng(0)
+    wrong = np.random.default_rng(seed)
+    counts, edges = SegmentationCounts(NUM_CLASSES), []
+    for _ in range(6):
+        truth = generator.integers(0, NUM_CLASSES - 1, (12, 15)).astype(np.uint8)
+        noise = wrong.integers(0, NUM_CLASSES - 1, truth.shape).astype(np.uint8)
+        predicted = np.where(wrong.random(truth.shape) < quality_of, truth, noise)
+        truth[0, :3] = 255
+        counts.add(truth, predicted)
+        edges.append(boundary_counts(truth, predicted, NUM_CLASSES, 1))
+    kept = [index for index in range(NUM_CLASSES) if index not in leave_out]
+    return counts, kept, np.stack(edges)
+
+
+def result(task, name, metrics, items, **fields):
+    told = {"dataset": "toy", "split": "test", "protocol": "rsvl", "n": 6, "code": "0", "seconds": 0.0} | fields
+    return Result(
+        task=task,
+        metrics=metrics,
+        model={"name": name, "sha256": name},
+        data={"sha256": "d"},
+        details={"items": items},
+        **told,
+    )
+
+
+def segmented(name, seed, keys="abcdef", **options):
+    counts, kept, edges = scored(seed, **options)
+    metrics = segmentation_metrics(counts, "rsvl", kept, edges, 5, 0)
+    return result("open_vocabulary", name, metrics, mask_items(list(keys), counts, kept, edges))
+
+
+@pytest.mark.parametrize("leave_out", [(), (0,), (1, 4)])
+def test_margins_tell_what_whole_matrices_tell(leave_out):
+    counts, kept, edges = scored(1, leave_out=leave_out)
+    found, num_units = of_masks(mask_items("abcdef", counts, kept, edges))
+    whole = {name: over_images(measure, counts.stacked()) for name, measure in measures(kept).items()}
+    assert num_units == 6 and set(found) == {*whole, "boundary_f1"}
+    for drawn in (EACH_ONCE, np.array([[3, 0, 0, 2, 1, 0]], float)):
+        for name, statistic in whole.items():
+            np.testing.assert_allclose(found[name](drawn), statistic(drawn), atol=1e-12)
+
+
+def test_masks_are_compared_in_every_metric():
+    good, bad = segmented("good", 1), segmented("bad", 2, quality_of=0.3)
+    found = compare(good, bad, num_bootstrap=200)
+    assert {each.metric for each in found} == set(good.metrics) == {"miou", "macc", "mf1", "mprecision", "aacc", "boundary_f1"}
+    for each in found:
+        assert each.difference.value == pytest.approx(good.metrics[each.metric].value - bad.metrics[each.metric].value)
+        assert each.verdict == "first better"
+
+
+@pytest.mark.parametrize("other", [{"keys": "abcdeg"}, {"leave_out": (0,)}], ids=["another image", "means over other classes"])
+def test_other_images_or_classes_are_no_pair(other):
+    one, two = segmented("one", 1), segmented("two", 2, **other)
+    assert compare_all([one, two]) == []
+    with pytest.raises(DataError, match="cannot be paired"):
+        compare(one, two)
+
+
+def test_phrases_of_one_image_are_drawn_together():
+    items = {"intersection": [9, 8, 1], "union": [10, 10, 10], "image": [0, 0, 1]}
+    metrics = {name: Metric(value) for name, value in {"oiou": 0.6, "miou": 0.6, "precision@0.5": 2 / 3}.items()}
+    one = result("referring", "one", metrics, items)
+    found = compare(one, result("referring", "two", metrics, items | {"intersection": [5, 5, 1]}), num_bootstrap=300)
+    by_metric = {each.metric: each.difference for each in found}
+    assert by_metric["oiou"].value == pytest.approx(7 / 30) and by_metric["precision@0.5"].value == 0
+    assert (by_metric["miou"].low, by_metric["miou"].high) == (0, pytest.approx(0.35))  # only the second image; only the first
+
+
+def test_less_attention_beside_the_target_is_better():
+    def located(name, ras):
+        items = {"query": ["0", "1"], "rsu": [0.5, 0.5], "ras": ras, "rda": [0.5, 0.5], "rmi": [0.5, 0.5]}
+        metrics = {key: Metric(0.5, higher_is_better=key != "ras") for key in ("rsu", "ras", "rda", "rmi")}
+        return result("localization", name, metrics, items)
+
+    found = {each.metric: each for each in compare(located("near", [0.1, 0.2]), located("far", [0.4, 0.6]), num_bootstrap=50)}
+    assert found["ras"].difference.value == pytest.approx(-0.35) and found["ras"].verdict == "first better"
+    assert found["rsu"].verdict == "not told apart"
+
+
+def test_two_predictors_of_the_same_quality_are_a_pair(tmp_path):
+    generator = np.random.default_rng(0)
+    true = generator.random(40)
+
+    def table(name, noise, truth=true):
+        predicted = true + noise * generator.standard_normal(40)
+        lines = ["image,predicted,true", *(f"i{i // 2},{p},{t}" for i, (p, t) in enumerate(zip(predicted, truth)))]
+        path = tmp_path / f"{name}.csv"
+        path.write_text("\n".join(lines))
+        return quality(path, dataset="toy", num_bootstrap=5)
+
+    one, two = table("one", 0.02), table("two", 0.5)
+    found = {each.metric: each for each in compare(one, two, num_bootstrap=100)}
+    assert set(found) == {"plcc", "srocc", "krocc", "rmse", "mae"}
+    assert all(each.verdict == "first better" for each in found.values()) and found["rmse"].difference.value < 0
+    assert compare_all([one, table("other", 0.02, truth=true + 1)]) == []
+    assert compare_all([one, replace(two, dataset="another")]) == []
