@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from rsvl_pretrain.text_length import encode_without_padding, ends_in_one_token, needed_tokens, rounded_up
 from rsvl_pretrain.trained_block import is_plain, run_blocks
 
-_ROW_TOKENS = 94  # a mean row; the fullest then has 96. Longer rows hold fewer gaps and more pairs of tokens that do not see each other
+_ROW_TOKENS = (
+    94  # a mean row; the fullest then has 96. Longer rows hold fewer gaps and more pairs of tokens that do not see each other
+)
 
 
 def encode_packed(model: Any, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b d"]:
@@ -72,25 +74,20 @@ class PackedTexts:
 
 
 def pack(tokens: Int[Tensor, "b l"], lengths: Sequence[int]) -> PackedTexts:
-    """The first `lengths` tokens of each text."""
-    num_rows = -(-sum(lengths) // _ROW_TOKENS)
-    rows, starts, places = _balanced(lengths, num_rows)
-    row_length = _row_length(lengths, starts)
-    if num_rows * row_length >= len(lengths) * rounded_up(max(lengths)):  # texts of like lengths: each its own row
-        rows, starts, places = list(range(len(lengths))), [0] * len(lengths), [0] * len(lengths)
-        num_rows, row_length = len(lengths), rounded_up(max(lengths))
-    length, row, start = torch.tensor(lengths), torch.tensor(rows), torch.tensor(starts)
+    """The first `lengths` tokens of each text, in whichever of a few numbers of rows leaves the fewest gaps."""
+    fewest = -(-sum(lengths) // _ROW_TOKENS)
+    numbers = {min(number, len(lengths)) for number in (fewest, fewest * 9 // 8 + 1, fewest * 5 // 4 + 1, len(lengths))}
+    layouts = [(number, *_balanced(lengths, number)) for number in sorted(numbers)]
+    num_rows, rows, starts, places = min(layouts, key=lambda layout: layout[0] * _row_length(lengths, layout[2]))
+    length, row, start, place = (torch.tensor(numbers) for numbers in (lengths, rows, starts, places))
     text = torch.arange(len(lengths)).repeat_interleave(length)
     position = torch.arange(len(text)) - (length.cumsum(0) - length)[text]
     to = row[text], start[text] + position
-    packed = {name: torch.zeros(num_rows, row_length, dtype=torch.long) for name in ("tokens", "positions")}
-    packed["tokens"][to], packed["positions"][to] = tokens.cpu()[text, position], position
-    texts = torch.full((num_rows, row_length), -1)
-    texts[to] = text
+    words, positions, texts = (torch.full((num_rows, _row_length(lengths, starts)), empty) for empty in (0, 0, -1))
+    words[to], positions[to], texts[to] = tokens.cpu()[text, position], position, text
     ends = torch.zeros(num_rows, max(places) + 1, dtype=torch.long)
-    place = torch.tensor(places)
     ends[row, place] = start + length - 1
-    return PackedTexts(**packed, texts=texts, ends=ends, rows=row, places=place)
+    return PackedTexts(words, positions, texts, ends, row, place)
 
 
 def _row_length(lengths: Sequence[int], starts: Sequence[int]) -> int:

@@ -84,8 +84,8 @@ def _attention(
         key, value = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
         if attn_mask is not None:
             attn_mask = attn_mask.take_along_dim(queries[:, None, :, None], dim=2)
-    heads = [part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value)]
-    mixed = F.scaled_dot_product_attention(*heads, attn_mask=attn_mask)
+    query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask)
     return attention.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
