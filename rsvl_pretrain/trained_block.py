@@ -83,11 +83,12 @@ def _attention(
         query = F.linear(_taken(x, queries), weight[:width], bias[:width])
         key, value = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
         if attn_mask is not None:
-            attn_mask = attn_mask.take_along_dim(queries[:, None, :, None], dim=2)
+            attn_mask = attn_mask.gather(2, queries[:, None, :, None].expand(-1, -1, -1, attn_mask.shape[-1]))
     query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask)
     return attention.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 def _taken(x: Float[Tensor, "b n c"], queries: Int[Tensor, "b q"] | None) -> Float[Tensor, "b q c"]:
-    return x if queries is None else x.take_along_dim(queries[..., None], dim=1)
+    # not `take_along_dim`, which is compiled anew for each number of rows
+    return x if queries is None else x.gather(1, queries[..., None].expand(-1, -1, x.shape[-1]))
