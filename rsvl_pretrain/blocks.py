@@ -2,6 +2,7 @@
 
 import re
 
+import torch
 from torch import nn
 
 from rsvl_data.errors import OptionError
@@ -31,5 +32,8 @@ def compile_blocks(encoder: DualEncoder) -> None:
             f"--train.compile works on transformer blocks, and the {'text' if image else 'image'} tower of {encoder.name} has none; "
             "leave it out or take a model of transformers (ViT-B-32)"
         )
+    # Of each tower: its blocks and its last block; again without gradients (--train.accum-freq); again for a last piece that is smaller.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
     for block in blocks:
-        block.compile()
+        of_images = any(block is other for other in image)
+        block.compile(dynamic=None if of_images else True)  # texts come in rows of another number and length each time

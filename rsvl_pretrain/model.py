@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from copy import deepcopy
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from torch import Tensor, nn
 
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.transforms import Preprocess
+from rsvl_pretrain.image_tower import encode_image
 from rsvl_pretrain.text_length import encode_by_length, encode_without_padding
+from rsvl_pretrain.text_packing import encode_packed
 
 CONFIG_FOLDER = Path(__file__).parent / "model_configs"
 _EXPORT_CONFIG, _EXPORT_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -67,16 +70,20 @@ class DualEncoder(nn.Module):
     def encode_image(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Unit vectors of decoded, resized, not yet normalised images (grey levels 0-255)."""
         images = images.to(self.device, non_blocking=True)  # from pinned memory nobody waits
-        return self.model.encode_image(self.preprocess.normalize(images), normalize=True)
+        encode = partial(encode_image, self.model) if self.training else self.model.encode_image
+        return F.normalize(encode(self.preprocess.normalize(images)), dim=-1)
 
     def encode_tokens(self, tokens: Int[Tensor, "b l"], *, normalize: bool = True) -> Float[Tensor, "b d"]:
-        """Embeddings of token ids, unit vectors unless `normalize` is False. Padding after the longest text costs nothing."""
-        embeds = encode_without_padding(self.model, tokens)
+        """Embeddings of token ids, unit vectors unless `normalize` is False. Padding costs next to nothing."""
+        embeds = encode_packed(self.model, tokens) if self.training else encode_without_padding(self.model, tokens)
         return F.normalize(embeds, dim=-1) if normalize else embeds
 
     def encode_text(self, texts: Sequence[str], *, normalize: bool = True) -> Float[Tensor, "b d"]:
         """The same for texts; what is longer than the text tower's context is cut by the tokenizer."""
-        embeds = encode_by_length(self.model, self.tokenizer(list(texts)))
+        tokens = self.tokenizer(list(texts))
+        if self.training:
+            return self.encode_tokens(tokens, normalize=normalize)
+        embeds = encode_by_length(self.model, tokens)
         return F.normalize(embeds, dim=-1) if normalize else embeds
 
     def weights_sha256(self) -> str:

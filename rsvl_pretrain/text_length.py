@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 
-_STEP_TOKENS = 8  # lengths are rounded up to it, so that a compiled or captured tower meets few shapes
+_STEP_TOKENS = 8
 
 
 def encode_without_padding(model: Any, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b d"]:
@@ -20,7 +20,7 @@ def encode_without_padding(model: Any, tokens: Int[Tensor, "b l"]) -> Float[Tens
 
     Tokens still on the CPU are measured there, so that a GPU is not waited for.
     """
-    length = min(-(-num_needed_tokens(model, tokens) // _STEP_TOKENS) * _STEP_TOKENS, tokens.shape[1])
+    length = min(rounded_up(num_needed_tokens(model, tokens)), tokens.shape[1])
     tower = getattr(model, "text", model)  # open_clip's CLIP holds its text tower's parts itself, CustomTextCLIP as `text`
     whole = length == tokens.shape[1]
     tokens = tokens.to(model.logit_scale.device, non_blocking=True)[
@@ -59,13 +59,26 @@ def needed_tokens(model: Any, tokens: Int[Tensor, "b l"]) -> Int[Tensor, " b"]:
         used = tokens != tower.config.pad_token_id
         last = (used * torch.arange(tokens.shape[1], device=tokens.device)).amax(dim=1)
         return torch.where(used.any(dim=1), last + 1, everything)
-    pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
-    causal = getattr(tower, "attn_mask", None) is not None and getattr(tower, "cls_emb", None) is None
-    if not causal or pool not in ("argmax", "eos"):
+    if not ends_in_one_token(tower):
         return everything
     end: Any = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
-    ends = tokens.argmax(dim=1) if pool == "argmax" else torch.eq(tokens, end).int().argmax(dim=1)
+    ends = tokens.argmax(dim=1) if _pooling(tower) == "argmax" else torch.eq(tokens, end).int().argmax(dim=1)
     return ends + 1
+
+
+def ends_in_one_token(tower: Any) -> bool:
+    """Whether the embedding is read at the token that ends a text, and that token sees those before it alone."""
+    causal = getattr(tower, "attn_mask", None) is not None and getattr(tower, "cls_emb", None) is None
+    return causal and _pooling(tower) in ("argmax", "eos")
+
+
+def rounded_up(num_tokens: int) -> int:
+    """A compiled or captured tower shall meet few lengths."""
+    return -(-num_tokens // _STEP_TOKENS) * _STEP_TOKENS
+
+
+def _pooling(tower: Any) -> str | None:
+    return getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
 
 
 class _EncodeText(nn.Module):

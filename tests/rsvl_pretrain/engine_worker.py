@@ -29,8 +29,8 @@ ENGINES = Path(clip.__file__).parents[1] / "engines"
 
 
 def options(data: Path, out: Path, **changes: Any) -> clip.Options:
-    """Six steps of rsvl-tiny; `changes` of the options themselves, and in `train`, `optim` and `contrastive`."""
-    train = {"steps": 6, "eval_every": 3, "save_every": 2, "trackers": (), **changes.pop("train", {})}
+    """Six steps of rsvl-tiny that leave one checkpoint, of 100 MB. `changes` are of the options, and in `train`, `optim`, `contrastive`."""
+    train = {"steps": 6, "eval_every": 3, "save_every": 2, "keep": 1, "trackers": (), **changes.pop("train", {})}
     optim = {"warmup": 2, "grad_clip_norm": 2.0, **changes.pop("optim", {})}
     return clip.Options(
         data=data,

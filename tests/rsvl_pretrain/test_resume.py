@@ -1,10 +1,12 @@
 """A run that ended early goes on as if it had not: whatever ended it, however many processes go on, whatever lies on the disk."""
 
+import errno
 import io
 import json
 import os
 import pickle
 import random
+import re
 import shutil
 import signal
 from hashlib import sha256
@@ -15,12 +17,14 @@ import safetensors.torch
 import torch
 import train_process
 from colour_source import build_colours
+from safetensors import SafetensorError
 from torch import nn
 from train_process import finish, metrics, output, start
 
 from rsvl_data.errors import DataError, OptionError, RsvlError
 from rsvl_data.loader import LoaderConfig
 from rsvl_data.shards import Shard
+from rsvl_pretrain import checkpoint
 from rsvl_pretrain.checkpoint import finished_checkpoints
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives import ClipObjective
@@ -224,6 +228,29 @@ def test_a_full_disk_leaves_the_checkpoint_before(colours, tmp_path, small_disk)
             run(colours, out, resume="latest")
         resize(f"{6 * size}")
         assert weights(run(colours, out, resume="latest")) == weights(whole)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"),  # torch.save, by where the disk ended
+        RuntimeError("basic_ios::clear: iostream error"),
+        RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_every_way_to_say_that_the_disk_is_full_ends_in_one_message(colours, tmp_path, monkeypatch, failure):
+    def save(accelerator, folder, plain=checkpoint._save_state):
+        if "step_00000004" in folder.name:
+            raise failure
+        plain(accelerator, folder)
+
+    monkeypatch.setattr(checkpoint, "_save_state", save)
+    whole = tmp_path / "checkpoints" / "step_00000002"
+    said = f"of step 4 could not be written: {failure}. {whole} is whole: make room and go on with --resume latest."
+    with pytest.raises(DataError, match=re.escape(said)):
+        run(colours, tmp_path, steps=4)
 
 
 def test_the_digest_of_a_batch_does_not_know_its_processes():
