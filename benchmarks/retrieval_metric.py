@@ -78,15 +78,12 @@ def peer_recalls(image: Any, text: Any) -> dict[str, float]:
 
 
 def our_recalls(image: Any, text: Any) -> dict[str, float]:
-    from evaluation.metrics.ranks import first_right_ranks
+    from evaluation.metrics.ranks import ranks_both_ways
     from evaluation.metrics.retrieval import recall_at_k, retrieval_task
 
     captions = [[f"{i} {j}" for j in range(TEXTS_AN_IMAGE)] for i in range(len(image))]
     task = retrieval_task(captions, "clip_benchmark")
-    ranks = {
-        "image": first_right_ranks(text, image, task.text_to_image),
-        "text": first_right_ranks(image, text, task.image_to_text),
-    }
+    ranks = dict(zip(("image", "text"), ranks_both_ways(text, image, task.text_to_image), strict=True))
     return {f"{name}_retrieval_recall@{k}": recall_at_k(ranks[name], k) for name in ranks for k in KS}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.metrics.ranks import first_right_ranks
+from evaluation.metrics.ranks import count_flags, first_right_ranks, ranks_both_ways
 from evaluation.metrics.relevance import Lists, Relevance
 from evaluation.metrics.retrieval import (
     chance_median_rank,
@@ -22,11 +22,15 @@ RULES = {"pessimistic": "pessimistic", "optimistic": "optimistic", "lowest_index
 
 
 def both_ranks(image, text, task, **options):
-    """Ranks of the text queries, then of the image queries."""
-    return (
+    """Ranks of the text queries, then of the image queries: from one product, and from one each."""
+    together = ranks_both_ways(text, image, task.text_to_image, **options)
+    apart = (
         first_right_ranks(text, image, task.text_to_image, **options),
         first_right_ranks(image, text, task.image_to_text, **options),
     )
+    for one, other in zip(together, apart, strict=True):
+        np.testing.assert_array_equal(one, other)
+    return together
 
 
 def paired_captions(image_of_text):
@@ -199,8 +203,8 @@ def test_blocks_and_lengths_and_order_change_nothing():
     task = retrieval_task(captions, "rsvl")
     image, text = halves(generator, len(captions)), halves(generator, len(task.texts))
     whole = both_ranks(image, text, task)
-    for block_size in (1, 2, 5):
-        assert all((a == b).all() for a, b in zip(whole, both_ranks(image, text, task, block_size=block_size)))
+    for tile_side in (1, 2, 5):
+        assert all((a == b).all() for a, b in zip(whole, both_ranks(image, text, task, tile_side=tile_side)))
     assert all((a == b).all() for a, b in zip(whole, both_ranks(image * 4, text * 2, task)))
 
     order = [3, 0, 5, 1, 4, 2]
@@ -223,18 +227,18 @@ def test_tiles_copies_and_memory_maps_change_nothing(ties, monkeypatch, tmp_path
     assert plain[1].tolist() == [slow_rank(similarity[i], own[i], ties) for i in range(30)]
     on_disk = np.memmap(tmp_path / "image.f16", np.float16, "w+", shape=image.shape)
     on_disk[:] = image.numpy()
-    monkeypatch.setattr("evaluation.metrics.ranks._TILE_SCORES", 12)
-    for block_size in (1, 4, 40):
-        tiled = both_ranks(torch.from_numpy(on_disk), text, task, ties=ties, block_size=block_size)
+    for tile_side, kept in ((1, 12), (4, 20), (9, 0), (40, 2**20)):
+        monkeypatch.setattr("evaluation.metrics.ranks._KEPT_SCORES", kept)
+        monkeypatch.setattr("evaluation.metrics.distinct_rows._KEPT_VALUES", kept)
+        tiled = both_ranks(torch.from_numpy(on_disk), text, task, ties=ties, tile_side=tile_side)
         assert all((a == b).all() for a, b in zip(plain, tiled))
 
 
-def test_random_scores_in_tiles_equal_a_plain_sort(monkeypatch):
-    monkeypatch.setattr("evaluation.metrics.ranks._TILE_SCORES", 64)
+def test_random_scores_in_tiles_equal_a_plain_sort():
     generator = torch.Generator().manual_seed(2)
     task = retrieval_task([[f"{i} {j}" for j in range(5)] for i in range(40)], "clip_benchmark")
     image, text = torch.randn(40, 12, generator=generator), torch.randn(200, 12, generator=generator)
-    text_ranks, image_ranks = both_ranks(image, text, task, block_size=8)
+    text_ranks, image_ranks = both_ranks(image, text, task, tile_side=8)
     similarity = torch.nn.functional.normalize(image, dim=-1) @ torch.nn.functional.normalize(text, dim=-1).T
     places = similarity.argsort(1, descending=True).argsort(1) + 1
     assert image_ranks.tolist() == places.view(40, 40, 5)[torch.arange(40), torch.arange(40)].amin(1).tolist()
