@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_CHUNK_ROWS = 2**12
-_KEPT_VALUES = 2**23  # of unit rows: 32 MiB as float32
+_CHUNK_ROWS = 2**10
+_KEPT_VALUES = 2**22  # of unit rows: 16 MiB as float32
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,12 @@ class UnitRows:
 
     A matrix product may round two equal rows differently when they fall into different places: equal rows are multiplied once.
     `number[i]` is the distinct row that row i equals, counted in the order of their first appearance; distinct row j stands first at
-    `first[j]`, and `copies[j]` times in all. The embeddings are not copied: they may be half-precision memory maps of millions of rows.
-    Raises ValueError for embeddings that hold NaN or infinity.
+    `first[j]`, and `copies[j]` times in all. The embeddings are not copied: they may be half-precision memory maps of millions of rows;
+    `is_kept` holds on to unit rows, the first 16 MiB of them. Raises ValueError for embeddings that hold NaN or
+    infinity.
     """
 
-    def __init__(self, embeds: Float[Tensor, "n d"], tile_side: int, device: torch.device):
+    def __init__(self, embeds: Float[Tensor, "n d"], tile_side: int, device: torch.device, *, is_kept: bool = False):
         self._embeds, self._device = embeds, device
         self.number, self.first = distinct_rows(embeds)
         self.copies = np.bincount(self.number, minlength=len(self.first))
@@ -38,7 +39,7 @@ class UnitRows:
         later = np.flatnonzero(self.first[self.number] != np.arange(len(self.number)))
         self._later = later[np.argsort(self.number[later], kind="stable")]
         self._kept: dict[int, Tensor] = {}
-        self._num_kept = _KEPT_VALUES // (tile_side * embeds.shape[1])
+        self._num_kept = _KEPT_VALUES // (tile_side * embeds.shape[1]) if is_kept else 0
 
     def __len__(self) -> int:
         return len(self.number)

@@ -5,8 +5,7 @@ so memory is bounded by the tile and neither side is copied: both may be half-pr
 both directions: along its rows queries look for items, along its columns items for queries.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -21,11 +20,11 @@ from evaluation.metrics.relevance import Lists, Relevance
 
 Ties = Literal["pessimistic", "optimistic", "lowest_index"]
 Ranks = Int[np.ndarray, "n"]
+_Tile = tuple[int, int]  # of queries, of items
 
-_TILE_SIDE = {"cpu": 2**10}  # a tile of 4 MiB is counted before it leaves the cache
-_TILE_SIDE_ELSEWHERE = 2**13
+_LARGEST_TILE_SIDE = {"cpu": 2**10, "cuda": 2**13}  # a tile of 4 MiB is counted before it leaves a CPU's cache
+_SMALLEST_TILE_SIDE = 2**8
 _KEPT_SCORES = 2**24  # 64 MiB as float32
-_CHUNK_QUERIES = 2**10
 
 
 def first_right_ranks(
@@ -67,17 +66,13 @@ def ranks_both_ways(
     return of_queries, of_items
 
 
-@dataclass
 class _Best:
     """The best right answer each asker has: its score, how many right ones reach it, and the first of these."""
 
-    score: np.ndarray
-    num: np.ndarray = field(init=False)
-    first: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.num = np.zeros(len(self.score), dtype=np.int64)
-        self.first = np.full(len(self.score), np.iinfo(np.int64).max)
+    def __init__(self, num_askers: int):
+        self.score = np.full(num_askers, -np.inf, dtype=np.float32)
+        self.num = np.zeros(num_askers, dtype=np.int64)
+        self.first = np.full(num_askers, np.iinfo(np.int64).max)
 
     def add(self, asker: Int[np.ndarray, "p"], answer: Int[np.ndarray, "p"], score: Float[np.ndarray, "p"]) -> None:
         before = self.score[asker]
@@ -91,8 +86,11 @@ class _Best:
 
 
 class _Search:
-    """Scores are computed twice, to find the best right one of each asker and to count those before it: by the same product, so that
-    they are equal to the bit. Only tiles with right items take part the first time, and some are kept."""
+    """Best right scores and counts come from the same product, so that they are equal to the bit.
+
+    Tiles with right items are computed first. They are counted as soon as the best right score of all their askers is known, and until then
+    kept as far as there is room; what was let go of is computed again.
+    """
 
     def __init__(
         self,
@@ -104,99 +102,126 @@ class _Search:
     ):
         _refuse_mismatch(len(query), len(gallery), relevance)
         self._device = query.device if device is None else torch.device(device)
-        tile_side = tile_side or _TILE_SIDE.get(self._device.type, _TILE_SIDE_ELSEWHERE)
+        num_scores = len(query) * len(gallery)
+        side = tile_side or _tile_side(num_scores, self._device)
         self._relevance = relevance
-        self._sides = (UnitRows(query, tile_side, self._device), UnitRows(gallery, tile_side, self._device))
-        self._kept: dict[tuple[int, int], Tensor] = {}
-        self._num_kept = _KEPT_SCORES // tile_side**2
+        self._longer = int(len(gallery) > len(query))
+        self._sides = [UnitRows(rows, side, self._device, is_kept=i != self._longer) for i, rows in enumerate((query, gallery))]
+        self._kept: dict[_Tile, Tensor] = {}
+        self._num_kept = min(_KEPT_SCORES, num_scores // 4) // side**2
 
     def ranks(self, ties: Ties, ways: tuple[int, ...]) -> list[Ranks]:
         """Of the queries (0), the items (1), or both."""
-        best = self._best_right(ways)
-        for way in ways:
-            if without := int((best[way].num == 0).sum()):
-                raise ValueError(f"each gallery item needs a query it is right for; {without} of {len(best[way].num)} have none")
-        counts = [_Counts(way, self._sides[way], self._sides[1 - way], best[way], ties, self._device) for way in ways]
-        for number, scores in self._tiles():
-            for each in counts:
-                each.add(number[each.way], number[1 - each.way], scores)
-        return [each.ranks for each in counts]
+        best = [_Best(len(side)) for side in self._sides]
+        counts = [_Counts(way, self._sides[way], self._sides[1 - way], best[way], ties) for way in ways]
+        last_of_column = self._last_tiles_of_columns() if 1 in ways else np.zeros(self._sides[1].num_tiles, dtype=int)
+        done: set[_Tile] = set()
+        for row_tile in range(self._sides[0].num_tiles):
+            self._find_best(row_tile, best, ways)
+            for tile in [tile for tile in self._kept if last_of_column[tile[1]] <= row_tile]:
+                scores = self._kept.pop(tile)
+                for each in counts:
+                    each.add(tile, scores)
+                done.add(tile)
+        for tile in self._tiles():
+            if tile not in done:
+                scores = self._scores(tile)
+                for each in counts:
+                    each.add(tile, scores)
+        return [each.ranks() for each in counts]
 
-    def _best_right(self, ways: tuple[int, ...]) -> dict[int, _Best]:
-        best = {way: _Best(np.full(len(self._sides[way]), -np.inf, dtype=np.float32)) for way in ways}
-        num_queries, (query_rows, item_rows) = len(self._relevance), self._sides
-        for start in range(0, num_queries, _CHUNK_QUERIES):
-            chunk = np.arange(start, min(start + _CHUNK_QUERIES, num_queries))
-            position, item = self._relevance.pairs(chunk)
-            query = chunk[position]
-            score = self._scores_of_pairs(query_rows.number[query], item_rows.number[item])
+    def _last_tiles_of_columns(self) -> Int[np.ndarray, "c"]:
+        """The last tile of queries with a right item in each tile of items."""
+        last, has_query = np.zeros(self._sides[1].num_tiles, dtype=int), np.zeros(len(self._sides[1]), dtype=bool)
+        for row_tile in range(self._sides[0].num_tiles):
+            for _, item in self._pairs(row_tile):
+                last[self._sides[1].number[item] // self._sides[1].tile_side] = row_tile
+                has_query[item] = True
+        if without := int((~has_query).sum()):
+            raise ValueError(f"each gallery item needs a query it is right for; {without} of {len(has_query)} have none")
+        return last
+
+    def _pairs(self, row_tile: int) -> Iterator[tuple[Int[np.ndarray, "p"], Int[np.ndarray, "p"]]]:
+        """Queries of a tile, and an item right for each."""
+        for part in self._sides[0].members(row_tile):
+            position, item = self._relevance.pairs(part.rows)
+            yield part.rows[position], item
+
+    def _find_best(self, row_tile: int, best: Sequence[_Best], ways: tuple[int, ...]) -> None:
+        for query, item in self._pairs(row_tile):
+            score = self._scores_of_pairs(row_tile, self._sides[0].number[query], self._sides[1].number[item])
             for way in ways:
                 best[way].add(*((query, item), (item, query))[way], score)
-        return best
 
-    def _scores_of_pairs(self, row: Int[np.ndarray, "p"], column: Int[np.ndarray, "p"]) -> Float[np.ndarray, "p"]:
+    def _scores_of_pairs(self, row_tile: int, row: Int[np.ndarray, "p"], column: Int[np.ndarray, "p"]) -> Float[np.ndarray, "p"]:
         """`row` and `column` are numbers of distinct rows."""
-        side, across = self._sides[0].tile_side, self._sides[1].num_tiles
-        tile = row // side * across + column // side
+        side = self._sides[0].tile_side
         scores = np.empty(len(row), dtype=np.float32)
-        for number in np.unique(tile):
-            pairs = np.flatnonzero(tile == number)
-            found = self._scores(*divmod(int(number), across), keep=True)
+        for column_tile in np.unique(column // side).tolist():
+            pairs = np.flatnonzero(column // side == column_tile)
+            found = self._scores((row_tile, column_tile), keep=True)
             where = (torch.from_numpy(index[pairs] % side).to(self._device) for index in (row, column))
             scores[pairs] = found[tuple(where)].cpu().numpy()
         return scores
 
-    def _tiles(self) -> Iterator[tuple[tuple[int, int], Float[Tensor, "a b"]]]:
-        """The longer side outside: its rows are made unit vectors once, those of the shorter side may be kept."""
-        longer = int(self._sides[1].num_tiles > self._sides[0].num_tiles)
-        for outer in range(self._sides[longer].num_tiles):
-            for inner in range(self._sides[1 - longer].num_tiles):
-                number = (inner, outer) if longer else (outer, inner)
-                yield number, self._scores(*number)
-                self._kept.pop(number, None)
+    def _tiles(self) -> Iterator[_Tile]:
+        """The longer side outside: its rows are made unit vectors once, those of the shorter side are kept."""
+        for outer in range(self._sides[self._longer].num_tiles):
+            for inner in range(self._sides[1 - self._longer].num_tiles):
+                yield (inner, outer) if self._longer else (outer, inner)
 
-    def _scores(self, row_tile: int, column_tile: int, keep: bool = False) -> Float[Tensor, "a b"]:
-        number = (row_tile, column_tile)
-        if number in self._kept:
-            return self._kept[number]
-        scores = self._sides[0].tile(row_tile) @ self._sides[1].tile(column_tile).T
+    def _scores(self, tile: _Tile, keep: bool = False) -> Float[Tensor, "a b"]:
+        if tile in self._kept:
+            return self._kept[tile]
+        scores = self._sides[0].tile(tile[0]) @ self._sides[1].tile(tile[1]).T
         if keep and len(self._kept) < self._num_kept:
-            self._kept[number] = scores
+            self._kept[tile] = scores
         return scores
 
 
+def _tile_side(num_scores: int, device: torch.device) -> int:
+    """A small search is cut into some sixteen tiles: it needs no large ones, and few of them hold right items."""
+    largest = _LARGEST_TILE_SIDE.get(device.type, _LARGEST_TILE_SIDE["cuda"])
+    return max(_SMALLEST_TILE_SIDE, min(largest, 2 ** int(np.log2(max(1.0, num_scores / 16)) / 2)))
+
+
 class _Counts:
-    """Ranks of one way, grown tile by tile. Its askers stand along dimension `way` of a tile."""
+    """Counts of one way, grown tile by tile. Its askers stand along dimension `way` of a tile."""
 
-    def __init__(self, way: int, askers: UnitRows, answers: UnitRows, best: _Best, ties: Ties, device: torch.device):
-        self.way, self._askers, self._answers, self._best, self._ties = way, askers, answers, best, ties
-        self._threshold = torch.from_numpy(best.score).to(device)
-        # What is right must not count against itself
-        self.ranks = 1 - best.num if ties == "pessimistic" else np.ones(len(askers), dtype=np.int64)
+    def __init__(self, way: int, askers: UnitRows, answers: UnitRows, best: _Best, ties: Ties):
+        self._way, self._askers, self._answers, self._best, self._ties = way, askers, answers, best, ties
+        self._num_before = np.zeros(len(askers), dtype=np.int64)
 
-    def add(self, asker_tile: int, answer_tile: int, scores: Float[Tensor, "a b"]) -> None:
-        for part in self._askers.members(asker_tile):
-            own = scores if part.position is None else scores.index_select(self.way, part.position)
-            threshold = self._threshold[torch.from_numpy(part.rows).to(scores.device)].unsqueeze(1 - self.way)
+    def ranks(self) -> Ranks:
+        if self._ties == "pessimistic":  # what is right must not count against itself
+            return 1 + self._num_before - self._best.num
+        return 1 + self._num_before
+
+    def add(self, tile: _Tile, scores: Float[Tensor, "a b"]) -> None:
+        """`best` is known for all askers of the tile."""
+        answer_tile = tile[1 - self._way]
+        for part in self._askers.members(tile[self._way]):
+            own = scores if part.position is None else scores.index_select(self._way, part.position)
+            threshold = torch.from_numpy(self._best.score[part.rows]).to(scores.device).unsqueeze(1 - self._way)
             before = own >= threshold if self._ties == "pessimistic" else own > threshold
-            self.ranks[part.rows] += self._num_answers(before, answer_tile)
+            self._num_before[part.rows] += self._num_answers(before, answer_tile)
             if self._ties == "lowest_index":
-                self.ranks[part.rows] += self._ties_before(own == threshold, self._best.first[part.rows], answer_tile)
+                self._num_before[part.rows] += self._ties_before(own == threshold, self._best.first[part.rows], answer_tile)
 
     def _num_answers(self, flags: Bool[Tensor, "a b"], answer_tile: int) -> Int[np.ndarray, "m"]:
         """How many answers the set flags stand for, of each asker."""
-        counts = count_flags(flags, 1 - self.way).cpu().numpy()
+        counts = count_flags(flags, 1 - self._way).cpu().numpy()
         more = self._answers.copies[self._answers.span(answer_tile)] - 1
         if not more.any():
             return counts
         repeated = torch.from_numpy(np.flatnonzero(more)).to(flags.device)
-        weights = torch.from_numpy(more[more > 0]).to(flags.device).double().unsqueeze(self.way)  # exact to 2^53
-        return counts + (flags.index_select(1 - self.way, repeated) * weights).sum(1 - self.way).long().cpu().numpy()
+        weights = torch.from_numpy(more[more > 0]).to(flags.device).double().unsqueeze(self._way)  # exact to 2^53
+        return counts + (flags.index_select(1 - self._way, repeated) * weights).sum(1 - self._way).long().cpu().numpy()
 
     def _ties_before(self, ties: Bool[Tensor, "a b"], first: Int[np.ndarray, "m"], answer_tile: int) -> Int[np.ndarray, "m"]:
         """How many of the answers that tie stand before the first right one."""
         index = [each.cpu().numpy() for each in ties.nonzero(as_tuple=True)]
-        asker, answer = index[self.way], index[1 - self.way]
+        asker, answer = index[self._way], index[1 - self._way]
         position, row = self._rows_of_answer.expand(answer + self._answers.span(answer_tile).start)
         return np.bincount(asker[position], weights=row < first[asker[position]], minlength=len(first)).astype(np.int64)
 
