@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.metrics.distinct_rows import distinct_rows
 from evaluation.metrics.ranks import count_flags, first_right_ranks, ranks_both_ways
 from evaluation.metrics.relevance import Lists, Relevance
 from evaluation.metrics.retrieval import (
@@ -195,6 +196,29 @@ def test_equal_rows_tie_wherever_they_stand(dim, num_images):
     task = retrieval_task([[f"{i} {j}" for j in range(3)] for i in range(num_images)], "clip_benchmark")
     ranks = first_right_ranks(query, row.repeat(3 * num_images, 1), task.image_to_text)
     assert (ranks == 3 * num_images - 3 + 1).all()
+    text_ranks, image_ranks = ranks_both_ways(row.repeat(3 * num_images, 1), query, task.text_to_image, tile_side=8)
+    assert (image_ranks == 3 * num_images - 3 + 1).all()
+    assert sorted(set(text_ranks.tolist())) == list(range(1, num_images + 1))  # equal texts see one order of the images
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (300, 8), (9, 2100), (511, 13)])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_flags_are_counted_past_what_a_byte_holds(shape, dim):
+    generator = np.random.default_rng(0)
+    for flags in (np.ones(shape, dtype=bool), generator.random(shape) < 0.7):
+        np.testing.assert_array_equal(count_flags(torch.from_numpy(flags), dim).numpy(), flags.sum(dim))
+
+
+def test_rows_whose_keys_meet_are_told_apart(monkeypatch):
+    rows = halves(np.random.default_rng(1), 40, d=5)
+    repeated = torch.cat([rows, 3 * rows.flip(0), rows[:7]])
+    number, first = distinct_rows(repeated)
+    monkeypatch.setattr("evaluation.metrics.distinct_rows._keys", lambda embeds: np.zeros(len(embeds), dtype=np.int64))
+    for one, other in zip((number, first), distinct_rows(repeated), strict=True):
+        np.testing.assert_array_equal(one, other)
+    plain = [tuple(row) for row in torch.nn.functional.normalize(repeated, dim=1).tolist()]
+    assert [plain[first[n]] for n in number] == plain and len(set(plain)) == len(first)
+    assert [number[i] for i in first] == list(range(len(first))) and (np.diff(first) > 0).all()
 
 
 def test_blocks_and_lengths_and_order_change_nothing():
@@ -244,6 +268,23 @@ def test_random_scores_in_tiles_equal_a_plain_sort():
     assert image_ranks.tolist() == places.view(40, 40, 5)[torch.arange(40), torch.arange(40)].amin(1).tolist()
     places = similarity.argsort(0, descending=True).argsort(0) + 1
     assert text_ranks.tolist() == places[torch.arange(200) // 5, torch.arange(200)].tolist()
+
+
+@pytest.mark.parametrize("kept", [0, 2**24])
+def test_shuffled_right_items_in_many_tiles(kept, monkeypatch):
+    """Right items anywhere, texts and images that repeat in the gallery, and tiles that must be computed again."""
+    monkeypatch.setattr("evaluation.metrics.ranks._KEPT_SCORES", kept)
+    generator = np.random.default_rng(11)
+    image, text = halves(generator, 60), halves(generator, 150)[generator.integers(0, 100, 150)]
+    own = np.concatenate([generator.permutation(60), generator.integers(0, 60, 90)])
+    each = np.arange(150)
+    relevance = Relevance(Lists.from_pairs(each, own, 150), Lists.from_pairs(np.arange(60), np.arange(60), 60), 60)
+    similarity = (image @ text.T).numpy()
+    for ties in RULES:
+        text_ranks, image_ranks = ranks_both_ways(text, image, relevance, ties=ties, tile_side=16)
+        assert text_ranks.tolist() == [slow_rank(similarity[:, j], {own[j]}, ties) for j in each]
+        right = [set(np.flatnonzero(own == i).tolist()) for i in range(60)]
+        assert image_ranks.tolist() == [slow_rank(similarity[i], right[i], ties) for i in range(60)]
 
 
 @pytest.mark.gpu
@@ -311,6 +352,13 @@ def test_an_empty_gallery():
     )
     with pytest.raises(ValueError, match="the gallery is empty; retrieval needs at least one item to find"):
         first_right_ranks(torch.ones(1, 2), torch.zeros(0, 2), nothing)
+
+
+def test_an_item_that_is_right_for_no_query():
+    relevance = Relevance(Lists.from_pairs(np.array([0]), np.array([0]), 1), Lists.from_pairs(np.array([0]), np.array([1]), 1), 3)
+    assert first_right_ranks(torch.ones(1, 2), torch.ones(3, 2), relevance).tolist() == [3]
+    with pytest.raises(ValueError, match="each gallery item needs a query it is right for; 2 of 3 have none"):
+        ranks_both_ways(torch.ones(1, 2), torch.ones(3, 2), relevance)
 
 
 def test_nothing_to_retrieve():
