@@ -146,6 +146,11 @@ def peak_rss_mib() -> dict[str, float]:
     return {name: resource.getrusage(who).ru_maxrss / 1024 for name, who in in_kib.items()}
 
 
+def forget_peak_rss() -> None:
+    """`peak_rss_mib` of this process counts from now on (Linux, proc_pid_clear_refs(5)): what making the inputs took is left out."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def cpu_seconds() -> float:
     """Of this process and of its children that have ended. On a machine that others use too, it wavers less than the clock."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

@@ -58,7 +58,8 @@ class Measured:
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         seen = contamination_of(images, training_data_of(self.model, self.trained_on))
-        result = replace(result, contamination=seen)
+        kept = {**common, "limit": getattr(self, "limit", None), "trained_on": list(self.trained_on)}
+        result = replace(result, contamination=seen, options={**kept, **result.options})
         result.save(self.out)
         print(summary_table([result]))
         print(f"result: {self.out}")

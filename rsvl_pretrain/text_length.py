@@ -15,12 +15,12 @@ from torch import Tensor, nn
 _STEP_TOKENS = 8
 
 
-def encode_without_padding(model: Any, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b d"]:
+def encode_without_padding(model: Any, tokens: Int[Tensor, "b l"], *, step_tokens: int = _STEP_TOKENS) -> Float[Tensor, "b d"]:
     """What `model.encode_text(tokens)` gives, for any open_clip model; not normalised.
 
-    Tokens still on the CPU are measured there, so that a GPU is not waited for.
+    The length is rounded up to a multiple of `step_tokens`. Tokens still on the CPU are measured there, so that a GPU is not waited for.
     """
-    length = min(rounded_up(num_needed_tokens(model, tokens)), tokens.shape[1])
+    length = min(rounded_up(num_needed_tokens(model, tokens), step_tokens), tokens.shape[1])
     tower = getattr(model, "text", model)  # open_clip's CLIP holds its text tower's parts itself, CustomTextCLIP as `text`
     whole = length == tokens.shape[1]
     tokens = tokens.to(model.logit_scale.device, non_blocking=True)[
@@ -38,11 +38,13 @@ def encode_without_padding(model: Any, tokens: Int[Tensor, "b l"]) -> Float[Tens
 
 def encode_by_length(model: Any, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b d"]:
     """The same for many texts at once: those of like lengths go together, so that few pay for the longest."""
-    rows = 64 if model.logit_scale.device.type == "cpu" else 1024  # a GPU wants more work at a time
+    on_cpu = model.logit_scale.device.type == "cpu"
+    rows, step_tokens = (64, 1) if on_cpu else (1024, _STEP_TOKENS)  # a GPU wants more work at a time, and few shapes
     if len(tokens) <= rows:
-        return encode_without_padding(model, tokens)
+        return encode_without_padding(model, tokens, step_tokens=step_tokens)
     order = needed_tokens(model, tokens).argsort(stable=True)
-    embeds = torch.cat([encode_without_padding(model, tokens[bucket]) for bucket in order.split(rows)])
+    buckets = order.split(rows)
+    embeds = torch.cat([encode_without_padding(model, tokens[bucket], step_tokens=step_tokens) for bucket in buckets])
     return embeds[order.argsort().to(embeds.device)]
 
 
@@ -72,9 +74,9 @@ def ends_in_one_token(tower: Any) -> bool:
     return causal and _pooling(tower) in ("argmax", "eos")
 
 
-def rounded_up(num_tokens: int) -> int:
+def rounded_up(num_tokens: int, step_tokens: int = _STEP_TOKENS) -> int:
     """A compiled or captured tower shall meet few lengths."""
-    return -(-num_tokens // _STEP_TOKENS) * _STEP_TOKENS
+    return -(-num_tokens // step_tokens) * step_tokens
 
 
 def _pooling(tower: Any) -> str | None:

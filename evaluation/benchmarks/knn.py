@@ -17,11 +17,11 @@ from evaluation.benchmarks.features import EmbedOptions, Features, embedding_ori
 from evaluation.data import EvalSet
 from evaluation.embed import Encoder
 from evaluation.metrics.classification import predicted_classes
+from evaluation.metrics.nearest import nearest
 from evaluation.result import Result
 from rsvl_data.errors import OptionError
 
 KS, TEMPERATURE = (10, 20, 100, 200), 0.07
-_BLOCK_SCORES = 2**23  # 32 MiB as float32
 
 
 def knn(
@@ -76,13 +76,8 @@ def _allowed(ks: Sequence[int] | None, num_train: int) -> Sequence[int]:
 def votes(
     query: Float[Tensor, "q d"], train: Features, num_classes: int, ks: Sequence[int], temperature: float
 ) -> dict[int, Float[np.ndarray, "q c"]]:
-    """For each k the votes of the k nearest training images, by class. A block of queries at a time."""
-    block_size = max(1, _BLOCK_SCORES // len(train))
-    parts: dict[int, list[np.ndarray]] = {k: [] for k in ks}
-    for block in query.split(block_size):
-        nearest, index = (block @ train.embeds.T).topk(max(ks), dim=1)
-        weights, labels = (nearest / temperature).exp(), train.labels[index]
-        for k in ks:
-            empty = weights.new_zeros(len(block), num_classes)
-            parts[k].append(empty.scatter_add_(1, labels[:, :k], weights[:, :k]).cpu().numpy())
-    return {k: np.concatenate(part) for k, part in parts.items()}
+    """For each k the votes of the k nearest training images, by class."""
+    scores, index = nearest(query, train.embeds, max(ks))
+    weights, labels = (scores / temperature).exp(), train.labels[index]
+    empty = weights.new_zeros(len(query), num_classes)
+    return {k: empty.scatter_add(1, labels[:, :k], weights[:, :k]).cpu().numpy() for k in ks}

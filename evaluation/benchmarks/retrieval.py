@@ -15,7 +15,7 @@ from evaluation.benchmarks.identity import as_metric
 from evaluation.bootstrap import Statistic, intervals, mean_of, median, share
 from evaluation.data import EvalSet
 from evaluation.embed import Encoder, EvalPrecision, embed_images, embed_texts
-from evaluation.metrics.ranks import first_right_ranks
+from evaluation.metrics.ranks import ranks_both_ways
 from evaluation.metrics.relevance import Relevance
 from evaluation.metrics.retrieval import (
     MERGED,
@@ -150,11 +150,12 @@ def _search(
 ) -> _Found:
     task = retrieval_task(captions, protocol)
     texts = embed_texts(encoder, [prefix + text for text in task.texts], precision=precision)
+    text_ranks, image_ranks = ranks_both_ways(texts, images, task.text_to_image, device=encoder.device)
     return _Found(
         task,
         texts,
-        first_right_ranks(texts, images, task.text_to_image, device=encoder.device),
-        first_right_ranks(images, texts, task.image_to_text, device=encoder.device),
+        text_ranks,
+        image_ranks,
         np.arange(len(texts)) if protocol in MERGED else task.image_of_text,
     )
 

@@ -10,6 +10,7 @@ from evaluation.benchmarks.few_shot import few_shot, mean_over_draws
 from evaluation.benchmarks.knn import knn, votes
 from evaluation.benchmarks.linear_probe import LinearHead, choose_weight_decay, fit, linear_probe
 from evaluation.data import ShardSet
+from evaluation.metrics.nearest import _nearest_by_product, nearest
 from evaluation.result import Result
 from rsvl_data.errors import DataError, OptionError
 
@@ -116,13 +117,26 @@ def slow_votes(query, train, num_classes, k, temperature):
     return found
 
 
-def test_votes_equal_a_slow_loop(monkeypatch):
+def test_votes_equal_a_slow_loop():
     train, query = clusters(), clusters(23, seed=3).embeds
     whole = votes(query, train, 4, [1, 7, 60], 0.07)
     for k, found in whole.items():
         assert found == pytest.approx(slow_votes(query, train, 4, k, 0.07), rel=1e-4)
-    monkeypatch.setattr("evaluation.benchmarks.knn._BLOCK_SCORES", 60 * 5)
-    assert all(found == pytest.approx(whole[k], rel=1e-5) for k, found in votes(query, train, 4, [1, 7, 60], 0.07).items())
+
+
+@pytest.mark.parametrize("k", [1, 7, 60])
+def test_nearest_of_faiss_and_of_a_product_are_those_of_a_sort(k, monkeypatch):
+    monkeypatch.setattr("evaluation.metrics.nearest._BLOCK_SCORES", 60 * 5)
+    gallery, query = clusters().embeds, clusters(23, seed=3).embeds
+    expected = (query @ gallery.T).sort(dim=1, descending=True)
+    for scores, index in (nearest(query, gallery, k), _nearest_by_product(query, gallery, k)):
+        assert scores.numpy() == pytest.approx(expected.values[:, :k].numpy(), abs=1e-5)
+        assert (query @ gallery.T).gather(1, index).numpy() == pytest.approx(scores.numpy(), abs=1e-5)
+
+
+def test_more_neighbours_than_there_are():
+    with pytest.raises(ValueError, match="k must lie between 1 and the 2 rows of the gallery; got 3"):
+        nearest(torch.ones(1, 2), torch.ones(2, 2), 3)
 
 
 def test_knn(encoder, splits):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.metrics.ranks import first_right_ranks
+from evaluation.metrics.distinct_rows import distinct_rows
+from evaluation.metrics.ranks import count_flags, first_right_ranks, ranks_both_ways
 from evaluation.metrics.relevance import Lists, Relevance
 from evaluation.metrics.retrieval import (
     chance_median_rank,
@@ -22,11 +23,15 @@ RULES = {"pessimistic": "pessimistic", "optimistic": "optimistic", "lowest_index
 
 
 def both_ranks(image, text, task, **options):
-    """Ranks of the text queries, then of the image queries."""
-    return (
+    """Ranks of the text queries, then of the image queries: from one product, and from one each."""
+    together = ranks_both_ways(text, image, task.text_to_image, **options)
+    apart = (
         first_right_ranks(text, image, task.text_to_image, **options),
         first_right_ranks(image, text, task.image_to_text, **options),
     )
+    for one, other in zip(together, apart, strict=True):
+        np.testing.assert_array_equal(one, other)
+    return together
 
 
 def paired_captions(image_of_text):
@@ -191,6 +196,29 @@ def test_equal_rows_tie_wherever_they_stand(dim, num_images):
     task = retrieval_task([[f"{i} {j}" for j in range(3)] for i in range(num_images)], "clip_benchmark")
     ranks = first_right_ranks(query, row.repeat(3 * num_images, 1), task.image_to_text)
     assert (ranks == 3 * num_images - 3 + 1).all()
+    text_ranks, image_ranks = ranks_both_ways(row.repeat(3 * num_images, 1), query, task.text_to_image, tile_side=8)
+    assert (image_ranks == 3 * num_images - 3 + 1).all()
+    assert sorted(set(text_ranks.tolist())) == list(range(1, num_images + 1))  # equal texts see one order of the images
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (300, 8), (9, 2100), (511, 13)])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_flags_are_counted_past_what_a_byte_holds(shape, dim):
+    generator = np.random.default_rng(0)
+    for flags in (np.ones(shape, dtype=bool), generator.random(shape) < 0.7):
+        np.testing.assert_array_equal(count_flags(torch.from_numpy(flags), dim).numpy(), flags.sum(dim))
+
+
+def test_rows_whose_keys_meet_are_told_apart(monkeypatch):
+    rows = halves(np.random.default_rng(1), 40, d=5)
+    repeated = torch.cat([rows, 3 * rows.flip(0), rows[:7]])
+    number, first = distinct_rows(repeated)
+    monkeypatch.setattr("evaluation.metrics.distinct_rows._keys", lambda embeds: np.zeros(len(embeds), dtype=np.int64))
+    for one, other in zip((number, first), distinct_rows(repeated), strict=True):
+        np.testing.assert_array_equal(one, other)
+    plain = [tuple(row) for row in torch.nn.functional.normalize(repeated, dim=1).tolist()]
+    assert [plain[first[n]] for n in number] == plain and len(set(plain)) == len(first)
+    assert [number[i] for i in first] == list(range(len(first))) and (np.diff(first) > 0).all()
 
 
 def test_blocks_and_lengths_and_order_change_nothing():
@@ -199,8 +227,8 @@ def test_blocks_and_lengths_and_order_change_nothing():
     task = retrieval_task(captions, "rsvl")
     image, text = halves(generator, len(captions)), halves(generator, len(task.texts))
     whole = both_ranks(image, text, task)
-    for block_size in (1, 2, 5):
-        assert all((a == b).all() for a, b in zip(whole, both_ranks(image, text, task, block_size=block_size)))
+    for tile_side in (1, 2, 5):
+        assert all((a == b).all() for a, b in zip(whole, both_ranks(image, text, task, tile_side=tile_side)))
     assert all((a == b).all() for a, b in zip(whole, both_ranks(image * 4, text * 2, task)))
 
     order = [3, 0, 5, 1, 4, 2]
@@ -223,23 +251,40 @@ def test_tiles_copies_and_memory_maps_change_nothing(ties, monkeypatch, tmp_path
     assert plain[1].tolist() == [slow_rank(similarity[i], own[i], ties) for i in range(30)]
     on_disk = np.memmap(tmp_path / "image.f16", np.float16, "w+", shape=image.shape)
     on_disk[:] = image.numpy()
-    monkeypatch.setattr("evaluation.metrics.ranks._TILE_SCORES", 12)
-    for block_size in (1, 4, 40):
-        tiled = both_ranks(torch.from_numpy(on_disk), text, task, ties=ties, block_size=block_size)
+    for tile_side, kept in ((1, 12), (4, 20), (9, 0), (40, 2**20)):
+        monkeypatch.setattr("evaluation.metrics.ranks._KEPT_SCORES", kept)
+        monkeypatch.setattr("evaluation.metrics.distinct_rows._KEPT_VALUES", kept)
+        tiled = both_ranks(torch.from_numpy(on_disk), text, task, ties=ties, tile_side=tile_side)
         assert all((a == b).all() for a, b in zip(plain, tiled))
 
 
-def test_random_scores_in_tiles_equal_a_plain_sort(monkeypatch):
-    monkeypatch.setattr("evaluation.metrics.ranks._TILE_SCORES", 64)
+def test_random_scores_in_tiles_equal_a_plain_sort():
     generator = torch.Generator().manual_seed(2)
     task = retrieval_task([[f"{i} {j}" for j in range(5)] for i in range(40)], "clip_benchmark")
     image, text = torch.randn(40, 12, generator=generator), torch.randn(200, 12, generator=generator)
-    text_ranks, image_ranks = both_ranks(image, text, task, block_size=8)
+    text_ranks, image_ranks = both_ranks(image, text, task, tile_side=8)
     similarity = torch.nn.functional.normalize(image, dim=-1) @ torch.nn.functional.normalize(text, dim=-1).T
     places = similarity.argsort(1, descending=True).argsort(1) + 1
     assert image_ranks.tolist() == places.view(40, 40, 5)[torch.arange(40), torch.arange(40)].amin(1).tolist()
     places = similarity.argsort(0, descending=True).argsort(0) + 1
     assert text_ranks.tolist() == places[torch.arange(200) // 5, torch.arange(200)].tolist()
+
+
+@pytest.mark.parametrize("kept", [0, 2**24])
+def test_shuffled_right_items_in_many_tiles(kept, monkeypatch):
+    """Right items anywhere, texts and images that repeat in the gallery, and tiles that must be computed again."""
+    monkeypatch.setattr("evaluation.metrics.ranks._KEPT_SCORES", kept)
+    generator = np.random.default_rng(11)
+    image, text = halves(generator, 60), halves(generator, 150)[generator.integers(0, 100, 150)]
+    own = np.concatenate([generator.permutation(60), generator.integers(0, 60, 90)])
+    each = np.arange(150)
+    relevance = Relevance(Lists.from_pairs(each, own, 150), Lists.from_pairs(np.arange(60), np.arange(60), 60), 60)
+    similarity = (image @ text.T).numpy()
+    for ties in RULES:
+        text_ranks, image_ranks = ranks_both_ways(text, image, relevance, ties=ties, tile_side=16)
+        assert text_ranks.tolist() == [slow_rank(similarity[:, j], {own[j]}, ties) for j in each]
+        right = [set(np.flatnonzero(own == i).tolist()) for i in range(60)]
+        assert image_ranks.tolist() == [slow_rank(similarity[i], right[i], ties) for i in range(60)]
 
 
 @pytest.mark.gpu
@@ -307,6 +352,13 @@ def test_an_empty_gallery():
     )
     with pytest.raises(ValueError, match="the gallery is empty; retrieval needs at least one item to find"):
         first_right_ranks(torch.ones(1, 2), torch.zeros(0, 2), nothing)
+
+
+def test_an_item_that_is_right_for_no_query():
+    relevance = Relevance(Lists.from_pairs(np.array([0]), np.array([0]), 1), Lists.from_pairs(np.array([0]), np.array([1]), 1), 3)
+    assert first_right_ranks(torch.ones(1, 2), torch.ones(3, 2), relevance).tolist() == [3]
+    with pytest.raises(ValueError, match="each gallery item needs a query it is right for; 2 of 3 have none"):
+        ranks_both_ways(torch.ones(1, 2), torch.ones(3, 2), relevance)
 
 
 def test_nothing_to_retrieve():

@@ -37,7 +37,8 @@ def test_splits_and_names(colours, tmp_path):
     chosen = measured("linear-probe", colours.root, out, "--val-split", "val")
     assert chosen.data["val"] == "val" != measured("linear-probe", colours.root, out).data["val"]
     assert measured("knn", colours.root, out, "--train-split", "val", "--val-split", "val").data["train"] == "val"
-    assert measured("zero-shot", colours.root, out, "--limit", "1").n == 1
+    whole, few = (measured("zero-shot", colours.root, out, *words) for words in ([], ["--limit", "1"]))
+    assert (few.n, few.options["limit"], whole.options["limit"]) == (1, 1, None)
 
 
 def test_cache_and_training_data(colours, tmp_path):
