@@ -11,8 +11,6 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-import ftfy
-
 MAX_CHARS = 5_000  # a page of a talkative model; web "captions" above it are articles
 MAX_RAW_CHARS = 4 * MAX_CHARS  # mark-up may be longer than what it shows; also keeps every pattern below far from a second
 
@@ -137,15 +135,27 @@ def clean_caption(text: str) -> str | BadCaption:
     """
     if len(text) > MAX_RAW_CHARS:
         return BadCaption("caption_too_long")
+    if not _is_plain(text):
+        text = _repaired(text)
+    text = " ".join(text.split())
+    reason = _fault(text)
+    return BadCaption(reason) if reason else text
+
+
+def _is_plain(text: str) -> bool:
+    """Whether there is nothing to repair, as in most captions; a twentieth of the time that it takes to look for it all."""
+    return text.isascii() and text.isprintable() and "<" not in text and "&" not in text
+
+
+def _repaired(text: str) -> str:
+    import ftfy  # here: not every process that reads tables or captions meets such a text
+
     if any("\ud800" <= character <= "\udfff" for character in text):  # join pairs, drop halves
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
     text = ftfy.fix_encoding(_ESCAPE_SEQUENCE.sub("", text))  # ftfy would make letters of terminal controls
     text = _without_tags(_visible(text))
     text = _without_tags(_visible(_ENTITY.sub(lambda match: html.unescape(match[0]), text)))
-    text = unicodedata.normalize("NFC", text)
-    text = " ".join(text.split())
-    reason = _fault(text)
-    return BadCaption(reason) if reason else text
+    return unicodedata.normalize("NFC", text)
 
 
 def _visible(text: str) -> str:

@@ -1,4 +1,6 @@
-"""The only file that knows an executor: datatrove's, for tasks on this machine."""
+"""The processes that the tasks of a build run in, on this machine. What happens in each of them is datatrove's (`datatrove_tasks.py`),
+which is imported there alone: it takes as long as some hundred images.
+"""
 
 import ctypes
 import multiprocessing
@@ -6,30 +8,30 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from copy import deepcopy
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-
-import loguru
-from datatrove.executor import LocalPipelineExecutor
-from datatrove.pipeline.base import PipelineStep
-from datatrove.utils.stats import PipelineStats
-from multiprocess.reduction import ForkingPickler
+from typing import Any
 
 from rsvl_data.errors import RsvlError
 
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"  # of NumPy's wheels, read when NumPy is loaded
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
+Step = Callable[[Any, int, int], Any]
+"""What came before, the number of the task and how many there are, to what goes on from here."""
+
 
 def start_importing(*modules: str) -> None:
     """Tell the process that workers are forked from to import these now, beside whatever comes before the work, and once for all of
     them."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", "rsvl_data.pipeline", *modules])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["__main__", "rsvl_data.pipeline", "rsvl_data.datatrove_tasks", *modules]
+    )
     _forkserver_context()
 
 
@@ -45,14 +47,16 @@ def _forkserver_context() -> ForkServerContext:
     return multiprocessing.get_context("forkserver")
 
 
-def run_tasks(steps: list[PipelineStep], tasks: int, workers: int, logging_dir: Path) -> None:
+def run_tasks(steps: Sequence[Step], tasks: int, workers: int, logging_dir: Path) -> None:
     """Each of the tasks 0 to `tasks` - 1 to its end; those that `logging_dir` knows as finished are left out.
 
     Raises the error of the first task that fails, RsvlError when the kernel killed a worker process.
     """
-    loguru.logger.disable("datatrove")
     try:
-        _LocalExecutor(steps, tasks=tasks, workers=min(workers, tasks), logging_dir=str(logging_dir)).run()
+        if min(workers, tasks) == 1:
+            _in_this_process(steps, tasks, logging_dir)
+        else:
+            _in_workers(steps, tasks, min(workers, tasks), logging_dir)
     except BrokenProcessPool as error:
         raise RsvlError(
             "a worker process died before its shard was done, most likely killed by the kernel for lack of memory. "
@@ -61,38 +65,37 @@ def run_tasks(steps: list[PipelineStep], tasks: int, workers: int, logging_dir: 
     except OSError as error:
         error.filename = error.filename or str(logging_dir)  # a full disk does not say where it is full
         raise
-    finally:
-        loguru.logger.enable("datatrove")
 
 
-class _LocalExecutor(LocalPipelineExecutor):
-    """Datatrove's, with the standard library's pool of processes, which notices when the kernel kills one of them: datatrove's
-    would wait for its answer for ever."""
+def _in_this_process(steps: Sequence[Step], tasks: int, logging_dir: Path) -> None:
+    from rsvl_data.datatrove_tasks import run_task
 
-    def run(self) -> None:
-        ranks = self.get_incomplete_ranks()
-        if self.workers == 1:
-            for rank in ranks:
-                deepcopy(self)._run_for_rank(rank)
-            return
-        task = bytes(ForkingPickler.dumps(self))  # datatrove's own way: stages are closures, which pickle cannot send
-        with ProcessPoolExecutor(self.workers, mp_context=_forkserver_context(), initializer=_begin_worker) as pool:
-            try:
-                for finished in as_completed([pool.submit(_run_task, task, rank) for rank in ranks]):
-                    finished.result()
-            except BaseException:
-                for worker in list(pool._processes.values()):  # else the pool would wait for the ends of their shards
-                    worker.terminate()
-                raise
-
-    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
-        # Its log would go to the terminal and to a file, and on a full disk say so in pages; errors reach the caller of `build`.
-        loguru.logger.disable("datatrove")
-        return super()._run_for_rank(rank, local_rank=1)
+    _keep_freed_memory()
+    for rank in range(tasks):
+        run_task(steps, rank, tasks, logging_dir)
 
 
-def _run_task(executor: bytes, rank: int) -> None:
-    ForkingPickler.loads(executor)._run_for_rank(rank)
+def _in_workers(steps: Sequence[Step], tasks: int, workers: int, logging_dir: Path) -> None:
+    """The standard library's pool notices when the kernel kills a process of it; datatrove's would wait for its answer for ever."""
+    from multiprocess.reduction import ForkingPickler  # datatrove's own way: stages are closures, which pickle cannot send
+
+    sent = bytes(ForkingPickler.dumps(steps))
+    with ProcessPoolExecutor(workers, mp_context=_forkserver_context(), initializer=_begin_worker) as pool:
+        try:
+            for finished in as_completed([pool.submit(_run_sent, sent, rank, tasks, logging_dir) for rank in range(tasks)]):
+                finished.result()
+        except BaseException:
+            for worker in list(pool._processes.values()):  # else the pool would wait for the ends of their shards
+                worker.terminate()
+            raise
+
+
+def _run_sent(steps: bytes, rank: int, tasks: int, logging_dir: Path) -> None:
+    from multiprocess.reduction import ForkingPickler
+
+    from rsvl_data.datatrove_tasks import run_task
+
+    run_task(ForkingPickler.loads(steps), rank, tasks, logging_dir)
 
 
 def _begin_worker() -> None:

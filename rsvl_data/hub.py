@@ -10,7 +10,6 @@ import json
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel
 
 from rsvl_data.sample import Sample
@@ -48,6 +47,8 @@ def _feature(annotation: Any) -> dict[str, Any]:
 
 def dataset_readme(manifest: dict[str, Any]) -> str:
     """A README.md whose front matter makes `datasets.load_dataset(FOLDER)` work, and whose text says how to read the folder."""
+    import yaml  # here: once a dataset, at its end
+
     total = sum(manifest["splits"].values())
     front = {
         "pretty_name": manifest["name"],

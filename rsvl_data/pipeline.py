@@ -24,7 +24,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datatrove.pipeline.base import PipelineStep
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rsvl_data.croissant import croissant
@@ -219,14 +218,11 @@ def _hash_fraction(text: str) -> float:
 # --- map: one task a shard --------------------------------------------------------------------------------------------------
 
 
-class _Read(PipelineStep):
-    type, name = "rsvl", "read"
-
+class _Read:
     def __init__(self, source: Source, work: Path, names: list[str]):
-        super().__init__()
         self.source, self.work, self.names = source, work, names
 
-    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Outcome]:
+    def __call__(self, data: Any, rank: int, num_tasks: int) -> Iterator[Outcome]:
         split = self.names[rank].rpartition("-")[0]
         name = self.names[rank]
         plan, progress = self.work / "plan" / f"{name}.jsonl", self.work / "progress" / name
@@ -239,16 +235,13 @@ class _Read(PipelineStep):
                 seen.truncate(number)  # the size tells the bar how far it is, and takes no room on the disk
 
 
-class _Process(PipelineStep):
+class _Process:
     """Runs the stages and leaves beside the plan what they counted and dropped."""
 
-    type, name = "rsvl", "stages"
-
     def __init__(self, stages: list[Stage], out: Path, names: list[str]):
-        super().__init__()
         self.stages, self.out, self.names = stages, out, names
 
-    def run(self, data: Iterable[Outcome], rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
+    def __call__(self, data: Iterable[Outcome], rank: int, num_tasks: int) -> Iterator[Sample]:
         dropped: list[dict[str, Any]] = []
         stream, tallies = run_stages(data, self.stages, lambda stage, drop: dropped.append({"stage": stage, **asdict(drop)}))
         yield from stream
@@ -261,14 +254,11 @@ class _Process(PipelineStep):
             write_atomically(self.out / "dropped" / f"{name}.parquet", sink.getvalue().to_pybytes())
 
 
-class _Write(PipelineStep):
-    type, name = "rsvl", "write"
-
+class _Write:
     def __init__(self, out: Path, names: list[str], image_suffix: str):
-        super().__init__()
         self.out, self.names, self.image_suffix = out, names, image_suffix
 
-    def run(self, data: Iterable[Sample], rank: int = 0, world_size: int = 1) -> Iterator[Sample]:
+    def __call__(self, data: Iterable[Sample], rank: int, num_tasks: int) -> Iterator[Sample]:
         name = self.names[rank]
         facts: dict[str, Counter[str]] = {"languages": Counter(), "licences": Counter()}
 

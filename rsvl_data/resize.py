@@ -1,6 +1,6 @@
 """Pixels of another size, near to what img2dataset's OpenCV makes (area filter down, Lanczos up) and quicker.
 
-Down: the antialiased bicubic filter of torch (`shrink`); 1.4 grey levels from the area filter in the mean, on aerial photographs. Pillow's
+Down: an antialiased bicubic filter (`shrink`); 1.4 grey levels from the area filter in the mean, on aerial photographs. Pillow's
 filters come nearer (0.7) and take three times as long. A JPEG at least twice as large as is wanted is halved while it is decoded
 (libjpeg's scaled inverse DCT): half the time, and still 1.5 grey levels.
 Up: Pillow's Lanczos.

@@ -48,7 +48,8 @@ def test_the_command_line_starts_without_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-def test_a_build_starts_without_datasets():
-    """It takes a second to import, in each worker, and only a Hub dataset and the end of a build need it."""
-    code = "import sys, importlib; importlib.import_module('recipes.data.import'); sys.exit('datasets' in sys.modules)"
+@pytest.mark.parametrize("late", ["datasets", "datatrove", "ftfy", "httpx", "yaml"])
+def test_a_build_starts_without_what_it_may_not_need(late):
+    """datasets takes a second to import; datatrove is for the workers alone, and the others for odd texts, URLs and sources."""
+    code = f"import sys, importlib; importlib.import_module('recipes.data.import'); sys.exit({late!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

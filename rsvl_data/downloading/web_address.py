@@ -14,9 +14,6 @@ import socket
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-import httpx
-import idna
-
 _LONGEST_URL = 2048
 _OPEN_LOW_PORTS = (80, 443)
 _LOCAL_NAMES = ("localhost", "localdomain", "local", "internal", "intranet", "lan", "home.arpa")
@@ -80,6 +77,8 @@ def check_url(text: str, *, allow_private: bool = False) -> str:
     origin = f"{scheme.lower()}://{host}{'' if port is None else f':{port}'}"
     if port not in (80, 443) and _PLAIN_TAIL.fullmatch(tail):
         return origin + tail  # what httpx would say, sooner
+    import httpx  # here, and idna below: most tables do without, and it is a tenth of a second
+
     try:
         url = httpx.URL(origin + tail.partition("#")[0])
     except httpx.InvalidURL as error:
@@ -92,11 +91,7 @@ def _check_host(name: str, allow_private: bool) -> str:
     """A host as it may stand in a URL: lower case, international names as punycode, addresses in their usual spelling."""
     if ":" in name and "%" not in name:  # a zone (%eth0) makes sense on a local network only
         return f"[{check_address(name, allow_private)}]"
-    try:
-        host = name if name.isascii() else idna.encode(name, uts46=True).decode()
-    except idna.IDNAError as error:
-        raise NotFetched("bad_url", f"host {name!r} is not a name: {error}") from error
-    host = host.lower().rstrip(".")
+    host = (name if name.isascii() else _punycode(name)).lower().rstrip(".")
     labels = host.split(".")
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         raise NotFetched("bad_url", f"host {name[:80]!r} is not a name")
@@ -108,6 +103,15 @@ def _check_host(name: str, allow_private: bool) -> str:
     if not allow_private and any(host == local or host.endswith(f".{local}") for local in _LOCAL_NAMES):
         raise NotFetched("private_address", f"{host} is a name of the local network")
     return host
+
+
+def _punycode(name: str) -> str:
+    import idna
+
+    try:
+        return idna.encode(name, uts46=True).decode()
+    except idna.IDNAError as error:
+        raise NotFetched("bad_url", f"host {name!r} is not a name: {error}") from error
 
 
 def check_address(address: str, allow_private: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -101,17 +102,17 @@ def locate_inside(root: Path, relative: str, entry_id: str) -> Path | Dropped:
     the name."""
     try:
         path = root / relative
-        if not path.resolve().is_relative_to(_resolved(root)):
+        inside = _is_inside(path.parent, root) if path.name != ".." else _is_inside(path, root)
+        if not inside or (stat.S_ISLNK(path.lstat().st_mode) and not path.resolve().is_relative_to(root.resolve())):
             return Dropped(entry_id, "path_outside", f"{relative[:200]!r} leads out of {root}")
-        path.lstat()
     except (OSError, ValueError, RuntimeError) as error:
         return _no_file(error, relative, entry_id)
     return path
 
 
-@lru_cache(maxsize=8)  # the same folder for all images of a source; every part of its path is a question to the system
-def _resolved(root: Path) -> Path:
-    return root.resolve()
+@lru_cache(maxsize=4096)  # few folders hold all images of a source; every part of a path is a question to the system
+def _is_inside(folder: Path, root: Path) -> bool:
+    return folder.resolve().is_relative_to(root.resolve())
 
 
 def read_inside(root: Path, relative: str, entry_id: str) -> bytes | Dropped:
@@ -121,9 +122,10 @@ def read_inside(root: Path, relative: str, entry_id: str) -> bytes | Dropped:
     if isinstance(path, Dropped):
         return path
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
             return Dropped(entry_id, "unreadable_file", f"{relative!r} under {root} is not a file")
-        if (size := path.stat().st_size) > MAX_FILE_BYTES:
+        if (size := status.st_size) > MAX_FILE_BYTES:
             return Dropped(entry_id, "too_large", f"{relative!r} under {root} has {size} bytes; the limit is {MAX_FILE_BYTES}")
         return path.read_bytes()
     except OSError as error:

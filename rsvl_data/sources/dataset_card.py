@@ -10,8 +10,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
 _MAX_CHARS = 1_000_000  # of the README; the names of 20,000 classes are within it
 _FRONT_MATTER = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
@@ -29,6 +27,8 @@ class DatasetCard:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Of the README.md itself; one that is missing is an empty card."""
+        import yaml  # here: few datasets have a card
+
         try:
             with path.open(encoding="utf-8", errors="replace") as file:
                 found = _FRONT_MATTER.match(file.read(_MAX_CHARS))

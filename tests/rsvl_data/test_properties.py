@@ -27,7 +27,7 @@ from rsvl_data.boxes import (
     polygon_area,
     segmentation_mask,
 )
-from rsvl_data.caption_text import MAX_CHARS, BadCaption, clean_caption, detect_encoding
+from rsvl_data.caption_text import MAX_CHARS, BadCaption, _is_plain, _repaired, clean_caption, detect_encoding
 from rsvl_data.json_records import list_spans, parse, read_span
 from rsvl_data.sample import Sample, content_key
 from rsvl_data.shards import PARQUET_SCHEMA, Shard, parquet_row, write_shard
@@ -145,6 +145,11 @@ ODD_LETTERS = st.sampled_from(
     "\0\x1b[\x9b\u200b\u200c\u200d\u202e\u2066\ufe0f\ufeff\U000e0041\ud800\ud83d\ude00<b>&amp;lt;\r\n\té\u0301"
 )
 TEXTS = st.text(st.characters(exclude_categories=[]) | ODD_LETTERS, max_size=200)
+
+
+@given(st.text(st.characters(max_codepoint=0x7F)))
+def test_a_plain_caption_needs_no_repair(text):
+    assert not _is_plain(text) or _repaired(text) == text
 
 
 @given(TEXTS)
