@@ -6,6 +6,9 @@ Every region has its own column of text there, and regions of one category the s
 category is one column that counts as many times as it has regions; value and gradients are the same. The loss does not go to 0: equal
 columns cannot be told apart, so its first half ends at the mean of log |P(i)|.
 
+While the regions of a category have equal texts this is InfoNCE with one positive a row (`region_infonce`), to the last term: which of
+several equal columns is the positive does not matter. They part where a category has several texts, or padding is among the negatives.
+
 Where the same category has several columns (of several processes or pieces of a batch) each counts for its part.
 """
 

@@ -103,14 +103,14 @@ class FarSlipObjective(ClipObjective):
     def embed(self, batch: Batch) -> Embeds:
         views, regions = self._crops(batch)
         encoded = self._encode_images(batch, views, regions)
-        named = _one_of_each_text(regions) if regions else None
+        named = None if regions is None else _one_of_each_text(regions)
         tokens = torch.cat([batch.tokens, named.tokens]) if named else batch.tokens
         text = self.encoder.encode_tokens(tokens).float()
         picture = encoded["picture"]
         embeds = self._pairs(picture.image, text[: len(batch.keys)], batch)  # type: ignore[arg-type]
-        if self.distill and views:
+        if views is not None:
             embeds["agreement"] = self._agreement(picture, encoded["target"], views)
-        if self.regions and regions and named:
+        if self.regions and regions is not None and named:
             embeds.update(self._region_embeds(self.regions, encoded, regions, named, text[len(batch.keys) :]))
         return embeds
 
@@ -136,6 +136,8 @@ class FarSlipObjective(ClipObjective):
         }
 
     def before_step(self, step: int) -> None:
+        if self.kept:
+            self.kept.mask_gradient(self.encoder)
         self._follow("before_step")
 
     def after_step(self, step: int) -> None:
