@@ -1,14 +1,19 @@
 """pretrain/rs_m_clip from the command line: presets, languages, several processes."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 from many_languages import build_colours_in_languages
-from train_process import finish, metrics, output, start
+from train_process import WORDS, finish, metrics, output, start
 
+import recipes
 from evaluation.benchmarks.retrieval import retrieval
 from evaluation.data import ShardSet
 from evaluation.prompts_multilingual import LANGS
@@ -96,6 +101,52 @@ def test_rs_m_clip_06_two_processes_give_the_numbers_of_one(dataset, tmp_path):
     assert any("teacher" in name for name in states[0]) and "distillation.center" in states[0]
     for name, tensor in states[0].items():
         torch.testing.assert_close(states[1][name], tensor, atol=2e-5, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def launched(engine: str, dataset, out, freeze: int) -> subprocess.CompletedProcess[str]:
+    """Two processes under an engine, started by accelerate."""
+    config = Path(recipes.__file__).parent / "engines" / f"{engine}.yaml"
+    launch = f"-m accelerate.commands.launch --config_file {config} --num_processes 2 --main_process_port 0".split()
+    words = [*WORDS, *SMALL, "--train.steps", "6", "--distillation.freeze-last-layer-epochs", str(freeze)]
+    command = [
+        sys.executable,
+        *launch,
+        "-m",
+        "recipes.pretrain.rs_m_clip",
+        "--data",
+        str(dataset.root),
+        "--out",
+        str(out),
+        *words,
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "freeze"), [("fsdp2", 1), ("zero2", 0)])
+def test_spread_weights_give_the_numbers_of_one_process(dataset, tmp_path, engine, freeze):
+    assert (done := launched(engine, dataset, tmp_path / engine, freeze)).returncode == 0, done.stderr[-4000:]
+    words = [*WORDS, *SMALL, "--train.steps", "6", "--distillation.freeze-last-layer-epochs", str(freeze)]
+    assert main(["run", "pretrain/rs_m_clip", "--data", str(dataset.root), "--out", str(tmp_path / "one"), *words]) == 0
+    for alone, shared in zip(metrics(tmp_path / "one"), metrics(tmp_path / engine), strict=True):
+        for name in alone:
+            if name.startswith(("loss", "val")):
+                assert shared[name] == pytest.approx(alone[name], rel=1e-4), (alone, name)
+    one, many = (
+        safetensors.torch.load_file(tmp_path / name / "export" / "open_clip_model.safetensors") for name in ("one", engine)
+    )
+    assert all(torch.allclose(many[name], tensor, atol=2e-5) for name, tensor in one.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "freeze", "message"),
+    [("zero2", 1, "no layer can be frozen for a while"), ("zero3", 0, "ZeRO stage 3 takes apart")],
+)
+def test_what_deepspeed_cannot_do_is_named(dataset, tmp_path, engine, freeze, message):
+    done = launched(engine, dataset, tmp_path / "run", freeze)
+    assert done.returncode and message in done.stderr
 
 
 @pytest.mark.parametrize("preset", rs_m_clip.PRESETS)
