@@ -7,10 +7,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import open_clip
 import pytest
 import safetensors.torch
 import torch
 from many_languages import build_colours_in_languages
+from PIL import Image
+from tiny_xlm_roberta import CLIP_NAME, SENTENCES, fill_hub_cache, use_hub_cache
 from train_process import WORDS, finish, metrics, output, start
 
 import recipes
@@ -71,6 +75,25 @@ def test_rs_m_clip_14_english_alone_is_measured_as_plain_retrieval_does(options,
     plain = retrieval(encoder, ShardSet(dataset, "val"), lang="en", num_bootstrap=1).metrics["mean_recall"].value
     assert metrics(tmp_path / "run")[-1]["val_retrieval/mean_recall[en]"] == pytest.approx(plain)
     assert {name for line in metrics(tmp_path / "run") for name in line if "contrastive[" in name} == {"loss/contrastive[en]"}
+
+
+def test_rs_m_clip_13_a_trained_xlm_roberta_is_read_by_open_clip(options, tmp_path, monkeypatch):
+    fill_hub_cache(tmp_path / "hub")
+    use_hub_cache(monkeypatch, tmp_path / "hub")
+    views = ViewConfig(local_crops=2, local_px=16)
+    train = replace(options.train, steps=2, eval_every=0)
+    encoder = rs_m_clip.run(replace(options, out=tmp_path / "run", model=f"hf-hub:{CLIP_NAME}", views=views, train=train)).eval()
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'run' / 'export'}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'run' / 'export'}")
+    texts, image = list(SENTENCES.values()), Image.new("RGB", (40, 36), (20, 120, 30))
+    stored = torch.from_numpy(np.array(image.resize((32, 32)))).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        found = model.eval().encode_text(tokenizer(texts), normalize=True)
+        torch.testing.assert_close(encoder.encode_text(texts), found, atol=1e-4, rtol=0)
+        flat = model.encode_image(preprocess(image)[None], normalize=True)
+        torch.testing.assert_close(encoder.encode_image(stored), flat, atol=1e-4, rtol=0)
+    assert "text.transformer.encoder.layer.0.output.dense.weight" in model.state_dict()
+    assert not any("teacher" in name or "head" in name for name in model.state_dict())
 
 
 def test_rs_m_clip_06_two_processes_give_the_numbers_of_one(dataset, tmp_path):
