@@ -25,6 +25,7 @@ def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     Raises OptionError under ZeRO stage 3, which shows no weight as a whole or in parts.
     """
     check_weights_are_seen(teacher)
+    check_weights_are_seen(student)
     olds, news = list(map(_local, teacher.parameters())), list(map(_local, student.parameters()))
     torch._foreach_lerp_(olds, news, 1 - momentum)
 
@@ -36,9 +37,9 @@ def copy_buffers(teacher: nn.Module, student: nn.Module) -> None:
         kept.copy_(new)
 
 
-def check_weights_are_seen(teacher: nn.Module) -> None:
+def check_weights_are_seen(module: nn.Module) -> None:
     """Raises OptionError under ZeRO stage 3, which shows no weight as a whole or in parts."""
-    if any(hasattr(parameter, "ds_id") for parameter in teacher.parameters()):
+    if any(hasattr(parameter, "ds_id") for parameter in module.parameters()):
         raise OptionError(
             "a teacher that follows the student cannot see the weights that ZeRO stage 3 takes apart; use stage 2, or FSDP"
         )
