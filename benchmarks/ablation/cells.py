@@ -134,7 +134,7 @@ def finish(cell: Cell, scale: Scale, place: Place, splits: tuple[str, ...]) -> t
     if known.get("settings") == settings and all(split in known for split in splits):
         return path, 0.0
     arm, world = arms(scale.crop_px)[cell.arm], _world(cell.world, place, scale.sizes)
-    encoder = DualEncoder.load(str(place.work / "start"))
+    encoder = DualEncoder.load(str(place.work / "start"), "cuda" if torch.cuda.is_available() else "cpu")
     for stage, lr in zip(arm.stages, cell.lrs, strict=True):
         encoder = _trained(encoder, stage, lr, world.train, cell.seed, arm, scale)
     trained_s = time.perf_counter() - began

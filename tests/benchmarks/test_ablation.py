@@ -133,7 +133,7 @@ def test_an_arm_trains_with_what_its_name_says():
 def test_a_finished_cell_is_kept_and_one_of_other_settings_made_again(tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(cells, "_world", lambda *_: type("World", (), {"train": None, "val": "val", "test": "test"}))
-    monkeypatch.setattr(cells.DualEncoder, "load", lambda _: "encoder")
+    monkeypatch.setattr(cells.DualEncoder, "load", lambda *_: "encoder")
     monkeypatch.setattr(cells, "_trained", lambda encoder, stage, lr, *_: trained.append(lr) or encoder)
     monkeypatch.setattr(cells, "measure", lambda encoder, probes, **_: seeds(0.4 if probes == "val" else 0.6)[0])
     cell, place = Cell("scenes", BASELINE, 0, (1e-4,)), Place(tmp_path, tmp_path)
