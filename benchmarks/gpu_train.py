@@ -8,7 +8,7 @@ normalised floats, ours as bytes; so loaders are left out and copying to the GPU
     peer              open_clip's trainer
     ours              our trainer
     ours_compiled     each transformer block compiled
-    ours_padded       without cutting the padding of texts
+    ours_padded       with all the padding of texts
     ours_checkpointed activations computed again in the backward pass
     peer_compiled     the whole model compiled, as `--torchcompile` does
 
@@ -24,13 +24,13 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 import tyro
-from open_clip.transformer import ResidualAttentionBlock
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import measure
@@ -45,6 +45,7 @@ from benchmarks.trainers import (
     train_with_ours,
 )
 from rsvl_data.loader import Batch
+from rsvl_pretrain.blocks import compile_blocks
 from rsvl_pretrain.model import DualEncoder
 
 LARGEST_DIFFERENCE = 2e-2
@@ -88,16 +89,10 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def compile_blocks(model: Any, backend: str) -> None:
-    for module in model.modules():
-        if isinstance(module, ResidualAttentionBlock):
-            module.compile(backend=backend)
-
-
 def padded() -> Any:
     """Our encoder computes all tokens of the context, as open_clip does."""
     return mock.patch(
-        "rsvl_pretrain.model.encode_without_padding", lambda model, tokens: model.encode_text(tokens.to(model.logit_scale.device))
+        "rsvl_pretrain.model.encode_packed", lambda model, tokens: model.encode_text(tokens.to(model.logit_scale.device))
     )
 
 
@@ -114,7 +109,7 @@ def train_variant(variant: str, course: Course, batches: list[Batch], floats: li
         pairs = (floats[batch.step % len(floats)] for batch in repeated(batches))
         losses = train_with_open_clip(course, pairs, clock, model=model)
     else:
-        compiled = (lambda encoder: compile_blocks(encoder.model, backend)) if variant == "ours_compiled" else None
+        compiled = partial(compile_blocks, backend=backend) if variant == "ours_compiled" else None
         with padded() if variant == "ours_padded" else nullcontext(), tempfile.TemporaryDirectory() as out:
             losses = train_with_ours(course, Path(out), clock, repeated(batches), prepare=compiled)
     peak = torch.cuda.max_memory_allocated() / 2**30 if DEVICE == "cuda" else None
@@ -122,16 +117,27 @@ def train_variant(variant: str, course: Course, batches: list[Batch], floats: li
 
 
 def tower_gflop_per_pair(course: Course, batch: Batch) -> dict[str, float]:
-    """Matrix products of one forward pass: with the padding of this batch cut, and with all tokens."""
+    """Matrix products of one forward pass in our training, whose texts share rows, and in open_clip's, which computes all tokens."""
     encoder = DualEncoder.load(course.model, device=course.device)
-    found = {}
-    for name, context in (("cut", nullcontext()), ("padded", padded())):
-        with context, torch.no_grad(), FlopCounterMode(display=False) as counter:
-            encoder.encode_image(batch.images[:8])
-            # The longest text of the batch decides its length.
-            encoder.encode_tokens(batch.tokens[(batch.tokens != 0).sum(1).argsort(descending=True)[:8]])
-        found[name] = counter.get_total_flops() / min(8, course.batch_size) / 1e9
-    return found
+
+    def gflop(encode_image: Callable[[Any], Any], encode_tokens: Callable[[Any], Any]) -> float:
+        with torch.no_grad(), FlopCounterMode(display=False) as of_images:
+            encode_image(batch.images[:8])
+        with torch.no_grad(), FlopCounterMode(display=False) as of_texts:
+            encode_tokens(batch.tokens)
+        return (of_images.get_total_flops() / min(8, course.batch_size) + of_texts.get_total_flops() / course.batch_size) / 1e9
+
+    # In evaluation mode torch's own attention would not be counted.
+    encoder.train()
+    ours = gflop(encoder.encode_image, encoder.encode_tokens)
+    with padded():
+        ours_padded = gflop(encoder.encode_image, encoder.encode_tokens)
+    model, normalize = encoder.model, encoder.preprocess.normalize
+    peer = gflop(
+        lambda images: model.encode_image(normalize(images.to(course.device))),
+        lambda tokens: model.encode_text(tokens.to(course.device)),
+    )
+    return {"ours": ours, "ours_padded": ours_padded, "peer": peer}
 
 
 def measure_model(course: Course, variants: tuple[str, ...], backend: str, deadline_s: float, tell: Callable[..., None]) -> None:
@@ -153,7 +159,7 @@ def measure_model(course: Course, variants: tuple[str, ...], backend: str, deadl
         except torch.OutOfMemoryError:
             tell(variant, "does not fit into the GPU's memory")
         else:
-            of_towers = gflop["cut" if variant.startswith("ours") and variant != "ours_padded" else "padded"]
+            of_towers = gflop[variant if variant in gflop else variant.split("_")[0]]
             tell(variant, found | {"gflop_per_pair_forward": of_towers})
         gc.collect()
         torch.cuda.empty_cache()

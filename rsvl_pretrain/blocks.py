@@ -20,7 +20,7 @@ def transformer_blocks(model: nn.Module) -> list[nn.Module]:
     return list(found.values())
 
 
-def compile_blocks(encoder: DualEncoder) -> None:
+def compile_blocks(encoder: DualEncoder, *, backend: str = "inductor") -> None:
     """torch.compile each block where it stands: names of weights stay, hooks of engines still run, equal blocks share their code.
 
     Call it before an engine wraps the model. Raises OptionError for a tower without blocks.
@@ -36,4 +36,6 @@ def compile_blocks(encoder: DualEncoder) -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
     for block in blocks:
         of_images = any(block is other for other in image)
-        block.compile(dynamic=None if of_images else True)  # texts come in rows of another number and length each time
+        block.compile(
+            backend=backend, dynamic=None if of_images else True
+        )  # texts come in rows of another number and length each time

@@ -31,11 +31,13 @@ def encode_packed(model: Any, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b d"
     tower = getattr(model, "text", model)
     if not (ends_in_one_token(tower) and all(map(is_plain, tower.transformer.resblocks))):
         return encode_without_padding(model, tokens)
-    packed = pack(tokens, needed_tokens(model, tokens).tolist()).to(model.logit_scale.device)
-    dtype = tower.transformer.get_cast_dtype()
+    device, dtype = model.logit_scale.device, tower.transformer.get_cast_dtype()
+    packed = pack(tokens, needed_tokens(model, tokens).tolist()).to(device)
     x = tower.token_embedding(packed.tokens).to(dtype)
     x = x + F.embedding(packed.positions, tower.positional_embedding).to(dtype)
-    x = run_blocks(tower.transformer, x, packed.ends, packed.attn_mask(dtype))
+    # Under autocast every block would cast the mask again, and keep it.
+    of_mask = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
+    x = run_blocks(tower.transformer, x, packed.ends, packed.attn_mask(of_mask))
     x = tower.ln_final(x[packed.rows, packed.places])
     projection = tower.text_projection
     if projection is None:
