@@ -245,14 +245,14 @@ def zero_shot_eval_section() -> str:
     for case in result["cases"]:
         speed, seconds = case["seconds_ratio"], [case[role]["seconds"]["median"] for role in ("ours", "peer")]
         rows.append(
-            f"| {words[case['task']]} | {speed['median']:.2f} x | {speed['low']:.2f}-{speed['high']:.2f} "
+            f"| {words[case['task']]}, {case['images']:,} images, {case['rounds']} rounds "
+            f"| {speed['median']:.2f} x | {speed['low']:.2f}-{speed['high']:.2f} "
             f"| {case['cpu_seconds_ratio']['median']:.2f} x | {seconds[0]:.1f} s | {seconds[1]:.1f} s | {case['largest_difference']:.0e} |"
         )
     setting = result["setting"]
     about = (
-        f"`clip_benchmark eval` and ours in turn from start to end of the process, {result['cases'][0]['rounds']} rounds: "
-        f"one webdataset of {setting['images']} images, {setting['model']} with random weights, float32, "
-        f"{setting['workers']} workers. {machine(result)}"
+        f"`clip_benchmark eval` and ours in turn from start to end of the process: one webdataset a task, {setting['model']} with random "
+        f"weights, float32, {setting['workers']} workers. {machine(result)}"
     )
     return "\n".join(["## Evaluation, end to end", "", about, "", *rows])
 

@@ -211,7 +211,11 @@ class SuiteRun:
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> str:
-    """A line for each measurement that has no result, then how many of each kind there were."""
-    lines = [f"{each.state}: {each.measurement.name} of {each.model}: {each.reason}" for each in outcomes if each.result is None]
+    """A line for each reason why measurements have no result, then how many of each kind there were."""
+    without: dict[tuple[str, str, str | None], list[str]] = {}
+    for each in outcomes:
+        if each.result is None:
+            without.setdefault((each.state, each.model, each.reason), []).append(each.measurement.name)
+    lines = [f"{state}: {', '.join(names)} of {model}: {reason}" for (state, model, reason), names in without.items()]
     counts = {state: sum(each.state == state for each in outcomes) for state in ("measured", "kept", "absent", "failed")}
     return "\n".join([*lines, ", ".join(f"{count} {state}" for state, count in counts.items() if count)])

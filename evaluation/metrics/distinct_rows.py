@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_CHUNK_ROWS = 2**10
+_CHUNK_ROWS = 2**8
 _KEPT_VALUES = 2**22  # of unit rows: 16 MiB as float32
 
 

@@ -21,9 +21,11 @@ def nearest(
     on_gpu = query.device.type == "cuda"
     if on_gpu and not getattr(faiss, "get_num_gpus", lambda: 0)():
         return _nearest_by_product(query, gallery, k)
-    search = (lambda *found: faiss.knn_gpu(faiss.StandardGpuResources(), *found)) if on_gpu else faiss.knn
-    rows = (each.detach().float().cpu().numpy() for each in (query, gallery))
-    scores, index = search(*rows, k, faiss.METRIC_INNER_PRODUCT)
+    queries, rows = (each.detach().float().cpu().numpy() for each in (query, gallery))
+    if on_gpu:
+        scores, index = faiss.knn_gpu(faiss.StandardGpuResources(), queries, rows, k, metric=faiss.METRIC_INNER_PRODUCT)
+    else:
+        scores, index = faiss.knn(queries, rows, k, metric=faiss.METRIC_INNER_PRODUCT)
     return torch.from_numpy(scores).to(query.device), torch.from_numpy(index).to(query.device)
 
 

@@ -108,7 +108,7 @@ class _Search:
         self._longer = int(len(gallery) > len(query))
         self._sides = [UnitRows(rows, side, self._device, is_kept=i != self._longer) for i, rows in enumerate((query, gallery))]
         self._kept: dict[_Tile, Tensor] = {}
-        self._num_kept = min(_KEPT_SCORES, num_scores // 4) // side**2
+        self._num_kept = min(_KEPT_SCORES, num_scores // 8) // side**2
 
     def ranks(self, ties: Ties, ways: tuple[int, ...]) -> list[Ranks]:
         """Of the queries (0), the items (1), or both."""
@@ -180,9 +180,9 @@ class _Search:
 
 
 def _tile_side(num_scores: int, device: torch.device) -> int:
-    """A small search is cut into some sixteen tiles: it needs no large ones, and few of them hold right items."""
+    """A small search is cut into some sixty-four tiles: it needs no large ones, and few of them hold right items."""
     largest = _LARGEST_TILE_SIDE.get(device.type, _LARGEST_TILE_SIDE["cuda"])
-    return max(_SMALLEST_TILE_SIDE, min(largest, 2 ** int(np.log2(max(1.0, num_scores / 16)) / 2)))
+    return max(_SMALLEST_TILE_SIDE, min(largest, 2 ** int(np.log2(max(1.0, num_scores / 64)) / 2)))
 
 
 class _Counts:

@@ -212,7 +212,10 @@ def test_two_models_are_compared(options, tmp_path, capsys):
 def test_models_that_cannot_be_loaded_are_named(options, capsys, no_page):
     with pytest.raises(Exception, match="no model is called 'rsvl-tony'"):
         suite.run(replace(options, model=("rsvl-tony", "rsvl-tiny")))
-    assert "3 measured, 3 failed" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "3 measured, 3 failed" in told
+    names = "zero_shot-eurosat-rsvl, zero_shot-ucm-rsvl, retrieval-ucm-captions-rsvl"
+    assert f"failed: {names} of rsvl-tony: no model" in told and told.count("no model is called") == 1
 
 
 @pytest.mark.parametrize(
