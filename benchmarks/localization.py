@@ -1,8 +1,8 @@
 """Semantic localisation: ours against the official scripts of AIR-SLT, with a stub encoder that costs nothing.
 
     git clone https://github.com/xiaoyuan1996/SemanticLocalizationMetrics PEER
-    pip install --target /tmp/peer_selo opencv-python-headless scikit-image scipy
-    python -m benchmarks.localization --peer-folder PEER --peer-path /tmp/peer_selo     # writes benchmarks/results/localization.json
+    pip install --target PEER_LIBRARIES opencv-python-headless scikit-image scipy
+    python -m benchmarks.localization --peer-folder PEER --peer-path PEER_LIBRARIES     # writes benchmarks/results/localization.json
 
 One scene of 2,000 x 3,000 px from a seed, windows of 256, 512 and 768 px, one sentence. The peer's `split_image` and `generate_heatmap`
 are run as they are, from its file; only its encoder is ours: the mean colour of an image against a colour. Time is read at three places:
@@ -46,7 +46,7 @@ class Options:
     """of the scene"""
     width_px: int = 3000
     """of the scene"""
-    rounds: int = 7
+    rounds: int = 3
     """of both in turn"""
     data: Path = Path(tempfile.gettempdir()) / "rsvl-bench-localization"
     """where the scene and what is compared are written"""
@@ -218,6 +218,7 @@ def main(options: Options) -> None:
     least = {"map": SMALLEST_MAP_RATIO, "total": SMALLEST_TOTAL_RATIO}
     result = {
         "setting": {"height_px": options.height_px, "width_px": options.width_px, "windows": rounds[0]["ours"]["windows"]},
+        "rounds": options.rounds,
         "missed": [name for name, smallest in least.items() if ratios[name]["median"] < smallest],
         "ratio": ratios,
         **seconds,
