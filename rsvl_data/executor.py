@@ -3,6 +3,7 @@ which is imported there alone: it takes as long as some hundred images.
 """
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -102,6 +103,7 @@ def _begin_worker() -> None:
     """A worker ends with its parent, however that ends: else it would go on writing beside the workers of the next run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     _keep_freed_memory()
+    gc.freeze()  # what was imported stays: a collector that walks over it copies every page that the workers share
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -28,7 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rsvl_data.croissant import croissant
 from rsvl_data.errors import DataError, OptionError
-from rsvl_data.executor import run_tasks
+from rsvl_data.executor import Step, run_tasks
 from rsvl_data.folder_lock import only_process
 from rsvl_data.hub import dataset_readme
 from rsvl_data.sample import Sample
@@ -127,7 +127,7 @@ def _map_and_finish(
     out, work, names = options.out, options.out / ".build", list(plan)
     identity = _identity(options, plan)
     _begin(work, plan, identity, out)
-    steps = [_Read(source, work, names), _Process(list(stages), out, names), _Write(out, names, facts["image"])]
+    steps: list[Step] = [_Read(source, work, names), _Process(list(stages), out, names), _Write(out, names, facts["image"])]
     with _progress(work, identity["entries"]):
         run_tasks(steps, len(names), options.workers, work / "datatrove")
     _finish(source, out, names, {**facts, "plan_sha256": identity["plan_sha256"]})
@@ -348,7 +348,10 @@ def _count_splits(shards: list[dict[str, Any]]) -> dict[str, int]:
 def _check_unique_keys(out: Path, shards: list[dict[str, Any]]) -> None:
     home: dict[str, str] = {}
     for shard in shards:
-        for key in pq.read_table(out / "data" / f"{shard['name']}.parquet", columns=["key"])["key"].to_pylist():
+        # Not `read_table`, which imports all of Arrow's datasets first.
+        with pq.ParquetFile(out / "data" / f"{shard['name']}.parquet") as file:
+            keys = file.read(columns=["key"])["key"].to_pylist()
+        for key in keys:
             if key in home:
                 raise DataError(
                     f"key {key} occurs in {home[key]} and in {shard['name']}: the source names one picture twice under one id"

@@ -9,7 +9,7 @@ import pytest
 
 from rsvl_data.errors import CorruptShard, DataError
 from rsvl_data.sample import Caption, Sample
-from rsvl_data.shards import Dataset, Shard, write_atomically, write_shard
+from rsvl_data.shards import Dataset, Shard, tar_header, write_atomically, write_shard
 
 
 def sample(key: str, **fields) -> Sample:
@@ -22,6 +22,19 @@ def test_python_tarfile_reads_what_we_write(tmp_path):
         assert [m.name for m in tar] == ["a.jpg", "a.json", "a.txt", "b.jpg", "b.json", "b.txt"]
         assert tar.extractfile("a.txt").read() == b"one"
         assert all(m.mtime == 0 and m.uid == 0 and m.uname == "" for m in tar.getmembers())
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "0f" * 8 + ".mask.png", "n" * 100, "é.jpg", "n" * 40 + "/" + "n" * 80])
+@pytest.mark.parametrize("size", [0, 1, 511, 123_456_789, 8**11 - 1])
+def test_headers_are_those_of_tarfile(name, size):
+    info = tarfile.TarInfo(name)
+    info.size = size
+    assert tar_header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def test_a_file_that_no_header_can_hold_is_refused():
+    with pytest.raises(ValueError, match="overflow"):
+        tar_header("a.jpg", 8**11)
 
 
 def test_index_agrees_with_tarfile_and_gives_random_access(tmp_path):

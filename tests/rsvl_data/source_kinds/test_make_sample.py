@@ -72,6 +72,7 @@ def test_read_inside_answers_whatever_lies_there(tmp_path, monkeypatch):
     (tmp_path / "b").write_bytes(b"secret")
     (root / "link").symlink_to(tmp_path / "b")
     (root / "good_link").symlink_to(root / "a")
+    (root / "linked_folder").symlink_to(tmp_path)
     (root / "loop").symlink_to(root / "loop")
     os.mkfifo(root / "pipe")
     assert read_inside(root, "a", "id") == read_inside(root, "folder/../good_link", "id") == b"12345"
@@ -79,6 +80,9 @@ def test_read_inside_answers_whatever_lies_there(tmp_path, monkeypatch):
         "../b": "path_outside",
         str(tmp_path / "b"): "path_outside",
         "link": "path_outside",
+        "linked_folder/b": "path_outside",
+        "linked_folder/gone": "path_outside",
+        "folder/../..": "path_outside",
         "gone": "missing_file",
         "a/b": "missing_file",
         "folder": "unreadable_file",
