@@ -32,7 +32,7 @@ from rsvl_data.executor import Step, run_tasks
 from rsvl_data.folder_lock import only_process
 from rsvl_data.hub import dataset_readme
 from rsvl_data.sample import Sample
-from rsvl_data.shards import Dataset, write_atomically, write_shard
+from rsvl_data.shards import Dataset, write_all_atomically, write_atomically, write_shard
 from rsvl_data.sources.base import Entry, Source
 from rsvl_data.stage import Outcome, Stage, Tally, run_stages
 from rsvl_data.version import code_version
@@ -176,8 +176,7 @@ def _begin(work: Path, plan: dict[str, bytes], identity: dict[str, Any], out: Pa
     if mark.exists():
         _check_same(json.loads(mark.read_text()), identity, out)
         return
-    for name, content in plan.items():
-        write_atomically(work / "plan" / f"{name}.jsonl", content)
+    write_all_atomically({work / "plan" / f"{name}.jsonl": content for name, content in plan.items()})
     write_atomically(mark, json.dumps(identity).encode())
 
 
@@ -329,11 +328,15 @@ def _finish(source: Source, out: Path, names: list[str], facts: dict[str, Any]) 
     _check_unique_keys(out, shards)
     sizes = json.dumps({f"{shard['name']}.tar": shard["samples"] for shard in shards}, indent=1).encode()
     timings = {tally.name: round(tally.seconds, 3) for tally in tallies}
-    write_atomically(out / "sizes.json", sizes)
-    write_atomically(out / "data" / "sizes.json", sizes)  # open_clip looks for it beside the tars
-    write_atomically(out / "README.md", dataset_readme(manifest).encode())
-    write_atomically(out / "croissant.json", json.dumps(croissant(manifest), indent=1).encode())
-    write_atomically(out / "timings.json", json.dumps(timings, indent=1).encode())  # apart: the manifest of equal builds is equal
+    write_all_atomically(
+        {
+            out / "sizes.json": sizes,
+            out / "data" / "sizes.json": sizes,  # open_clip looks for it beside the tars
+            out / "README.md": dataset_readme(manifest).encode(),
+            out / "croissant.json": json.dumps(croissant(manifest), indent=1).encode(),
+            out / "timings.json": json.dumps(timings, indent=1).encode(),  # apart: the manifest of equal builds is equal
+        }
+    )
     write_atomically(out / "manifest.json", json.dumps(manifest, indent=1).encode())
     shutil.rmtree(work)
 

@@ -11,9 +11,8 @@ import hashlib
 import io
 import json
 import os
-import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,13 +26,14 @@ import pyarrow.parquet as pq
 from rsvl_data.errors import CorruptShard, DataError
 from rsvl_data.sample import Sample
 from rsvl_data.shard_cache import ShardCache, remote_address
+from rsvl_data.tar_header import BLOCK_BYTES, tar_header
 
 if TYPE_CHECKING:
     from rsvl_data.remote_shards import RemoteShards
 
 INDEX_VERSION = "v1.2"
-_BLOCK = tarfile.BLOCKSIZE
 _DOWNLOADS = 8  # parquet files at a time
+_WRITERS = 8
 
 # img2dataset's column names where it has the column; https://github.com/rom1504/img2dataset#file-format
 PARQUET_SCHEMA = pa.schema(
@@ -98,6 +98,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def write_all_atomically(contents: Mapping[Path, bytes]) -> None:
+    """The same for files of which none needs another to be there first. A disk that is asked for all of them at once takes little longer
+    than for one."""
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        for _ in pool.map(write_atomically, contents.keys(), contents.values()):
+            pass
+
+
 @contextmanager
 def _aside(path: Path) -> Iterator[IO[bytes]]:
     """A file under a temporary name that takes its real name when the block ends without an error, and else is gone."""
@@ -147,7 +155,7 @@ def write_shard(folder: Path, name: str, samples: Iterator[Sample], *, image_suf
             members.append([_append(file, f"{sample.key}.{suffix}", content) for suffix, content in contents.items()])
             rows.append(parquet_row(sample, contents))
         if rows:
-            file.write(bytes(2 * _BLOCK))  # the end mark of a tar
+            file.write(bytes(2 * BLOCK_BYTES))  # the end mark of a tar
     if not rows:
         path.unlink()
         return None
@@ -177,32 +185,8 @@ def _append(file: IO[bytes], name: str, content: bytes) -> Member:
     file.write(tar_header(name, len(content)))
     offset = file.tell()
     file.write(content)
-    file.write(bytes(-len(content) % _BLOCK))
+    file.write(bytes(-len(content) % BLOCK_BYTES))
     return Member(name.split(".", 1)[1], offset, len(content), name)
-
-
-def tar_header(name: str, size: int) -> bytes:
-    """Of a plain file: no time, no owner, mode 644, and those bytes that `tarfile` writes, at a tenth of its time."""
-    encoded, digits = name.encode(), b"%011o" % size
-    if not name.isascii() or len(encoded) > _NAME_BYTES or len(digits) > _SIZE_DIGITS:
-        return _tar_info(name, size).tobuf(tarfile.USTAR_FORMAT)
-    header = bytearray(_BARE_HEADER)
-    header[: len(encoded)] = encoded
-    header[_SIZE_AT : _SIZE_AT + _SIZE_DIGITS] = digits
-    header[_CHECKSUM_AT : _CHECKSUM_AT + 6] = b"%06o" % (_BARE_SUM + sum(encoded) + sum(digits))
-    return bytes(header)
-
-
-def _tar_info(name: str, size: int) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.size = size
-    return info
-
-
-# POSIX.1-1988 ustar. The checksum is the sum of all bytes, its own eight taken as spaces.
-_NAME_BYTES, _SIZE_AT, _SIZE_DIGITS, _CHECKSUM_AT = 100, 124, 11, 148
-_BARE_HEADER = _tar_info("", 0).tobuf(tarfile.USTAR_FORMAT)
-_BARE_SUM = int(_BARE_HEADER[_CHECKSUM_AT : _CHECKSUM_AT + 6], 8) - sum(b"0" * _SIZE_DIGITS)
 
 
 def _format_index(members: list[list[Member]]) -> bytes:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from rsvl_data.errors import CorruptShard
 from rsvl_data.sample import Sample
-from rsvl_data.shards import Dataset, Member, Shard, tar_header
+from rsvl_data.shards import Dataset, Member, Shard
+from rsvl_data.tar_header import tar_header
 
 _MOST_PER_SHARD = 10
 

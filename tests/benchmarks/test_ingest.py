@@ -17,7 +17,8 @@ from PIL import Image
 from benchmarks import ingest, tables
 from benchmarks.image_server import FAULTS, fault_of, make_images, peak_rate, serving
 from benchmarks.ingest_outputs import LARGEST_MEAN_DIFFERENCE, compare_outputs, cut_tars, images_by_path
-from rsvl_data.shards import Dataset, tar_header
+from rsvl_data.shards import Dataset
+from rsvl_data.tar_header import tar_header
 
 # As img2dataset does with `resize_mode no`: what decodes is encoded anew, and a record says where it came from.
 STAND_IN = """

@@ -9,7 +9,8 @@ import pytest
 
 from rsvl_data.errors import CorruptShard, DataError
 from rsvl_data.sample import Caption, Sample
-from rsvl_data.shards import Dataset, Shard, tar_header, write_atomically, write_shard
+from rsvl_data.shards import Dataset, Shard, write_all_atomically, write_atomically, write_shard
+from rsvl_data.tar_header import tar_header
 
 
 def sample(key: str, **fields) -> Sample:
@@ -22,6 +23,16 @@ def test_python_tarfile_reads_what_we_write(tmp_path):
         assert [m.name for m in tar] == ["a.jpg", "a.json", "a.txt", "b.jpg", "b.json", "b.txt"]
         assert tar.extractfile("a.txt").read() == b"one"
         assert all(m.mtime == 0 and m.uid == 0 and m.uname == "" for m in tar.getmembers())
+
+
+def test_files_written_together_are_whole_and_an_error_is_that_of_the_file(tmp_path):
+    contents = {tmp_path / "folder" / f"{number}": bytes([number]) * number for number in range(30)}
+    write_all_atomically(contents)
+    assert {path: path.read_bytes() for path in (tmp_path / "folder").iterdir()} == contents
+    (tmp_path / "taken").write_bytes(b"")
+    with pytest.raises(OSError, match="taken"):
+        write_all_atomically({tmp_path / "a": b"1", tmp_path / "taken" / "b": b"2"})
+    write_all_atomically({})
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "0f" * 8 + ".mask.png", "n" * 100, "é.jpg", "n" * 40 + "/" + "n" * 80])
