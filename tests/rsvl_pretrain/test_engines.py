@@ -59,8 +59,16 @@ def assert_same_training(run: Path, expected: Path, tolerance: float = 1e-5) -> 
     found, wanted_weights = weights(run), weights(expected)
     assert {name: tensor.shape for name, tensor in found.items()} == {n: t.shape for n, t in wanted_weights.items()}
     for name, tensor in found.items():
-        assert (tensor - wanted_weights[name]).abs().max() <= tolerance, name
+        assert _that_matter(name, tensor - wanted_weights[name]).abs().max() <= tolerance, name
     assert files(run) == files(expected)
+
+
+def _that_matter(name: str, weights: torch.Tensor) -> torch.Tensor:
+    """Without the biases of keys: softmax takes no notice of them, so their gradient is rounding, of which AdamW makes whole steps."""
+    if not name.endswith("in_proj_bias"):
+        return weights
+    query, _, value = weights.chunk(3)
+    return torch.cat([query, value])
 
 
 def files(run: Path) -> list[str]:
