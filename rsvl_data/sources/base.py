@@ -102,8 +102,10 @@ def locate_inside(root: Path, relative: str, entry_id: str) -> Path | Dropped:
     the name."""
     try:
         path = root / relative
-        inside = _is_inside(path.parent, root) if path.name != ".." else _is_inside(path, root)
-        if not inside or (stat.S_ISLNK(path.lstat().st_mode) and not path.resolve().is_relative_to(root.resolve())):
+        folder = path if path == root or path.name == ".." else path.parent
+        if not _is_inside(folder, root) or (
+            stat.S_ISLNK(path.lstat().st_mode) and not path.resolve().is_relative_to(root.resolve())
+        ):
             return Dropped(entry_id, "path_outside", f"{relative[:200]!r} leads out of {root}")
     except (OSError, ValueError, RuntimeError) as error:
         return _no_file(error, relative, entry_id)
