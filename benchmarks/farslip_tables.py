@@ -6,7 +6,7 @@ from benchmarks.training_tables import Result, ratio_cells, row
 def farslip_step_section(result: Result, machine: str) -> str:
     words = {"stage1": "stage 1, crops at random", "stage2": "stage 2, crops of objects"}
     rows = [
-        "| | CPU time, released / ours | range | clock, released / ours | losses differ by | ours, CPU s a step | released | peak memory of both |",
+        "| | CPU time, released / ours | range | clock | losses differ by | ours, CPU s a step | released | peak memory of both |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for case in result["cases"]:
