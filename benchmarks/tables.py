@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import dense_tables, training_tables
+from benchmarks import dense_tables, farslip_tables, training_tables
 from benchmarks.ablation.page import page as ablation_page
 from evaluation.result import Result
 from evaluation.wording import interval_text, metric_words, value_text
@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 _BEGIN, _END = "<!-- quickstart: written by benchmarks/tables.py from benchmarks/results/quickstart -->\n", "<!-- end -->"
 _QUICKSTARTS = {"scenes": "procedural scenes", "ucm": "UC Merced, 1,050 images", "eurosat_rgb": "EuroSAT, 2,000 images"}
+_OF_RESULT = {**training_tables.SECTIONS, **farslip_tables.SECTIONS, **dense_tables.SECTIONS}
 _SHOWN = ("acc1", "image_retrieval_recall@5", "mean_recall")
 
 
@@ -196,14 +197,10 @@ def scenes_section() -> str:
     return "\n".join(["## Procedural scenes", "", f"All types, captions and masks included. {machine(result)}", "", *rows])
 
 
-def training_section(name: str) -> str:
+def of_result(name: str) -> str:
+    """The section of a result file that a table module of its own knows."""
     result = load(name)
-    return training_tables.SECTIONS[name](result, machine(result))
-
-
-def dense_section(name: str) -> str:
-    result = load(name)
-    return dense_tables.SECTIONS[name](result, machine(result))
+    return _OF_RESULT[name](result, machine(result))
 
 
 def retrieval_metric_section() -> str:
@@ -281,8 +278,7 @@ _OPTIONAL: dict[str, Callable[[], str]] = {
     "shard_read.json": shard_read_section,
     "ingest.json": ingest_section,
     "contrastive_loss.json": contrastive_loss_section,
-    **{name: partial(training_section, name) for name in training_tables.SECTIONS},
-    **{name: partial(dense_section, name) for name in dense_tables.SECTIONS},
+    **{name: partial(of_result, name) for name in _OF_RESULT},
     "captioning.json": captioning_section,
     "captions_by_rule.json": captions_by_rule_section,
     "retrieval_metric.json": retrieval_metric_section,
