@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal
 
 import tyro
@@ -23,7 +24,7 @@ import tyro
 from benchmarks.ablation.arms import Arm, arms, representatives
 from benchmarks.ablation.cells import SCALES, Cell, Place, Scale, finish, make_start, one_thread, read_results
 from benchmarks.ablation.data import open_world
-from benchmarks.ablation.measure import score
+from benchmarks.ablation.measure import scores
 from benchmarks.ablation.summary import BASELINE, summarise
 from benchmarks.measure import write_result
 from rsvl_data.version import code_version
@@ -88,7 +89,7 @@ def _arms_of(name: str, asked_for: Sequence[str], scale: Scale, place: Place) ->
 
 
 def _chosen_rates(pool: ProcessPoolExecutor, plan: Plan, scale: Scale, place: Place) -> tuple[Rates, list[dict[str, Any]]]:
-    """The rate with the best score on val, for each world and family; and all scores."""
+    """The rate with the best mean over tasks on val, for each world and family; and all that was tried."""
     choices = [
         (world, family, lr, Cell(world, arm.name, scale.seeds[0], (lr,)))
         for world, arms_of_world in plan.items()
@@ -96,11 +97,11 @@ def _chosen_rates(pool: ProcessPoolExecutor, plan: Plan, scale: Scale, place: Pl
     ]
     files = _finished(pool, [cell for *_, cell in choices], scale, place, ("val", "test"))
     tried = [
-        {"world": world, "family": family, "arm": cell.arm, "lr": lr, "val_score": score(read_results(files[cell], "val"))}
+        {"world": world, "family": family, "arm": cell.arm, "lr": lr, "val": scores(read_results(files[cell], "val"))}
         for world, family, lr, cell in choices
     ]
     rates: Rates = {}
-    for each in sorted(tried, key=lambda each: (each["val_score"], -each["lr"])):
+    for each in sorted(tried, key=lambda each: (mean(each["val"].values()), -each["lr"])):
         rates[each["world"], each["family"]] = each["lr"]
     return rates, tried
 
