@@ -24,6 +24,8 @@ def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     1 leaves the teacher as it is, 0 copies the student. Where an engine spreads weights over processes each one averages its part.
     Raises OptionError under ZeRO stage 3, which shows no weight as a whole or in parts.
     """
+    check_weights_are_seen(teacher)
+    check_weights_are_seen(student)
     olds, news = list(map(_local, teacher.parameters())), list(map(_local, student.parameters()))
     torch._foreach_lerp_(olds, news, 1 - momentum)
 
@@ -35,9 +37,13 @@ def copy_buffers(teacher: nn.Module, student: nn.Module) -> None:
         kept.copy_(new)
 
 
-def _local(parameter: Tensor) -> Tensor:
-    if hasattr(parameter, "ds_id"):
+def check_weights_are_seen(module: nn.Module) -> None:
+    """Raises OptionError under ZeRO stage 3, which shows no weight as a whole or in parts."""
+    if any(hasattr(parameter, "ds_id") for parameter in module.parameters()):
         raise OptionError(
             "a teacher that follows the student cannot see the weights that ZeRO stage 3 takes apart; use stage 2, or FSDP"
         )
+
+
+def _local(parameter: Tensor) -> Tensor:
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter

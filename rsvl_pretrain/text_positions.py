@@ -8,7 +8,7 @@ from copy import copy
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -81,25 +81,33 @@ class KeptPositions(nn.Module):
 
     def __init__(self, encoder: DualEncoder):
         super().__init__()
-        table = _tower(encoder).positional_embedding
         self.rows: Tensor
-        self.register_buffer("rows", table.detach().clone())
-        if table.requires_grad:
-            table.register_hook(_without_first)
+        self.register_buffer("rows", _tower(encoder).positional_embedding.detach().clone())
+
+    @torch.no_grad()
+    def mask_gradient(self, encoder: DualEncoder) -> None:
+        """Before a step: the first 20 rows have no gradient."""
+        gradient = _tower(encoder).positional_embedding.grad
+        if gradient is not None:
+            is_first, _ = self._own_part(gradient)
+            _local(gradient).masked_fill_(is_first, 0)
 
     @torch.no_grad()
     def restore(self, encoder: DualEncoder) -> None:
+        """After a step, whose weight decay moves them all the same."""
         table = _tower(encoder).positional_embedding
-        if not isinstance(table, DTensor):
-            table[:NUM_KEPT] = self.rows[:NUM_KEPT]
-            return
-        numbers = torch.arange(len(self.rows), device=self.rows.device)[:, None].expand_as(self.rows).contiguous()
-        own = [distribute_tensor(whole, table.device_mesh, table.placements).to_local() for whole in (self.rows, numbers)]
-        local = table.to_local()
-        local.copy_(torch.where(own[1] < NUM_KEPT, own[0], local))
+        is_first, rows = self._own_part(table)
+        _local(table).copy_(torch.where(is_first, rows, _local(table)))
+
+    def _own_part(self, like: Tensor) -> tuple[Bool[Tensor, "r 1"], Float[Tensor, "r w"]]:
+        """Which rows are among the first 20, and what they were: of those that this process has of a table."""
+        is_first = torch.arange(len(self.rows), device=self.rows.device)[:, None] < NUM_KEPT
+        if not isinstance(like, DTensor):
+            return is_first, self.rows
+        numbers = is_first.expand_as(self.rows).to(self.rows.dtype).contiguous()
+        spread = [distribute_tensor(whole, like.device_mesh, like.placements).to_local() for whole in (numbers, self.rows)]
+        return spread[0][:, :1] > 0, spread[1]
 
 
-def _without_first(gradient: Tensor) -> Tensor:
-    masked = gradient.clone()
-    masked[:NUM_KEPT] = 0
-    return masked
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

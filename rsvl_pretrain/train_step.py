@@ -91,9 +91,9 @@ def train_step(
         else:
             norms.update(term_norms(objective, objective.terms(losses)) if of_terms else {})
             engine.backward(accelerator, state.model, objective.total(losses))
+        objective.before_step(batch.step)
         norms.update(_tower_norms(objective) if tower_norms else {})
     with record_function("optimizer"):
-        objective.before_step(batch.step)
         norm = engine.step(accelerator, state.model, state.optimizer, grad_clip_norm)
         _check_finite("gradient norm", norm, batch, objective.terms(losses).values())
         log_scale = engine.clamp(accelerator, objective.encoder.model.logit_scale, 0, MAX_LOGIT_SCALE)

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import open_clip
+import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import XLMRobertaConfig, XLMRobertaTokenizer
@@ -57,6 +59,12 @@ def fill_hub_cache(cache: Path) -> None:
     # transformers before 4.31 saved these, and so the published file holds them.
     weights["text.transformer.embeddings.position_ids"] = torch.arange(514)[None]
     torch.save(weights, clip / "open_clip_pytorch_model.bin")
+
+
+def use_hub_cache(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """As on a machine without a network that has downloaded what lies in `cache`."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
 def make_tokenizer() -> XLMRobertaTokenizer:

@@ -136,6 +136,8 @@ class FarSlipObjective(ClipObjective):
         }
 
     def before_step(self, step: int) -> None:
+        if self.kept:
+            self.kept.mask_gradient(self.encoder)
         self._follow("before_step")
 
     def after_step(self, step: int) -> None:

@@ -27,6 +27,7 @@ from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives.base import Embeds
 from rsvl_pretrain.objectives.clip import ClipObjective, ContrastiveConfig, softmax_loss
 from rsvl_pretrain.self_distillation import SelfDistillation, SelfDistillationConfig
+from rsvl_pretrain.teacher import check_weights_are_seen
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class RsMClipObjective(ClipObjective):
         if self.views.contrastive == "global":
             embeds["image"] = F.normalize(features, dim=-1).float()
         if self.distillation is not None:
+            check_weights_are_seen(self.distillation.teacher)
             embeds["student"] = self._student_outputs(self.distillation, features, batch)
             with torch.no_grad():
                 seen = self._features(self.distillation.teacher["visual"], pictures)

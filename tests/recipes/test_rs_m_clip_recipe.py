@@ -1,14 +1,23 @@
 """pretrain/rs_m_clip from the command line: presets, languages, several processes."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+import open_clip
 import pytest
 import safetensors.torch
 import torch
 from many_languages import build_colours_in_languages
-from train_process import finish, metrics, output, start
+from PIL import Image
+from tiny_xlm_roberta import CLIP_NAME, SENTENCES, fill_hub_cache, use_hub_cache
+from train_process import WORDS, finish, metrics, output, start
 
+import recipes
 from evaluation.benchmarks.retrieval import retrieval
 from evaluation.data import ShardSet
 from evaluation.prompts_multilingual import LANGS
@@ -68,6 +77,25 @@ def test_rs_m_clip_14_english_alone_is_measured_as_plain_retrieval_does(options,
     assert {name for line in metrics(tmp_path / "run") for name in line if "contrastive[" in name} == {"loss/contrastive[en]"}
 
 
+def test_rs_m_clip_13_a_trained_xlm_roberta_is_read_by_open_clip(options, tmp_path, monkeypatch):
+    fill_hub_cache(tmp_path / "hub")
+    use_hub_cache(monkeypatch, tmp_path / "hub")
+    views = ViewConfig(local_crops=2, local_px=16)
+    train = replace(options.train, steps=2, eval_every=0)
+    encoder = rs_m_clip.run(replace(options, out=tmp_path / "run", model=f"hf-hub:{CLIP_NAME}", views=views, train=train)).eval()
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'run' / 'export'}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'run' / 'export'}")
+    texts, image = list(SENTENCES.values()), Image.new("RGB", (40, 36), (20, 120, 30))
+    stored = torch.from_numpy(np.array(image.resize((32, 32)))).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        found = model.eval().encode_text(tokenizer(texts), normalize=True)
+        torch.testing.assert_close(encoder.encode_text(texts), found, atol=1e-4, rtol=0)
+        flat = model.encode_image(preprocess(image)[None], normalize=True)
+        torch.testing.assert_close(encoder.encode_image(stored), flat, atol=1e-4, rtol=0)
+    assert "text.transformer.encoder.layer.0.output.dense.weight" in model.state_dict()
+    assert not any("teacher" in name or "head" in name for name in model.state_dict())
+
+
 def test_rs_m_clip_06_two_processes_give_the_numbers_of_one(dataset, tmp_path):
     """Contrastive loss, self-distillation with its centre and teacher, and the losses of languages."""
     runs = [
@@ -96,6 +124,52 @@ def test_rs_m_clip_06_two_processes_give_the_numbers_of_one(dataset, tmp_path):
     assert any("teacher" in name for name in states[0]) and "distillation.center" in states[0]
     for name, tensor in states[0].items():
         torch.testing.assert_close(states[1][name], tensor, atol=2e-5, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def launched(engine: str, dataset, out, freeze: int) -> subprocess.CompletedProcess[str]:
+    """Two processes under an engine, started by accelerate."""
+    config = Path(recipes.__file__).parent / "engines" / f"{engine}.yaml"
+    launch = f"-m accelerate.commands.launch --config_file {config} --num_processes 2 --main_process_port 0".split()
+    words = [*WORDS, *SMALL, "--train.steps", "6", "--distillation.freeze-last-layer-epochs", str(freeze)]
+    command = [
+        sys.executable,
+        *launch,
+        "-m",
+        "recipes.pretrain.rs_m_clip",
+        "--data",
+        str(dataset.root),
+        "--out",
+        str(out),
+        *words,
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "freeze"), [("fsdp2", 1), ("zero2", 0)])
+def test_spread_weights_give_the_numbers_of_one_process(dataset, tmp_path, engine, freeze):
+    assert (done := launched(engine, dataset, tmp_path / engine, freeze)).returncode == 0, done.stderr[-4000:]
+    words = [*WORDS, *SMALL, "--train.steps", "6", "--distillation.freeze-last-layer-epochs", str(freeze)]
+    assert main(["run", "pretrain/rs_m_clip", "--data", str(dataset.root), "--out", str(tmp_path / "one"), *words]) == 0
+    for alone, shared in zip(metrics(tmp_path / "one"), metrics(tmp_path / engine), strict=True):
+        for name in alone:
+            if name.startswith(("loss", "val")):
+                assert shared[name] == pytest.approx(alone[name], rel=1e-4), (alone, name)
+    one, many = (
+        safetensors.torch.load_file(tmp_path / name / "export" / "open_clip_model.safetensors") for name in ("one", engine)
+    )
+    assert all(torch.allclose(many[name], tensor, atol=2e-5) for name, tensor in one.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "freeze", "message"),
+    [("zero2", 1, "no layer can be frozen for a while"), ("zero3", 0, "ZeRO stage 3 takes apart")],
+)
+def test_what_deepspeed_cannot_do_is_named(dataset, tmp_path, engine, freeze, message):
+    done = launched(engine, dataset, tmp_path / "run", freeze)
+    assert done.returncode and message in done.stderr
 
 
 @pytest.mark.parametrize("preset", rs_m_clip.PRESETS)

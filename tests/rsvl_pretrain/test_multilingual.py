@@ -2,11 +2,10 @@
 
 import shutil
 
-import huggingface_hub.constants
 import open_clip
 import pytest
 import torch
-from tiny_xlm_roberta import CLIP_NAME, SENTENCES, fill_hub_cache
+from tiny_xlm_roberta import CLIP_NAME, SENTENCES, fill_hub_cache, use_hub_cache
 
 from rsvl_data.errors import DataError
 from rsvl_pretrain.model import DualEncoder
@@ -24,11 +23,9 @@ def filled_cache(tmp_path_factory):
 
 @pytest.fixture
 def hub_cache(filled_cache, tmp_path, monkeypatch):
-    """A machine without a network that has downloaded both repositories."""
     cache = tmp_path / "hub"
     shutil.copytree(filled_cache, cache)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    use_hub_cache(monkeypatch, cache)
     return cache
 
 

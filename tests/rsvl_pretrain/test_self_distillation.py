@@ -313,6 +313,16 @@ def test_rs_m_clip_07_the_teacher_after_one_step_and_its_buffers():
     assert teacher[1].running_mean.abs().sum() > 0
 
 
+def test_rs_m_clip_07_every_step_brings_the_buffers_of_the_tower():
+    tower = nn.BatchNorm1d(24)
+    config = SelfDistillationConfig(prototypes=5, hidden_dim=8, bottleneck_dim=4)
+    distillation = SelfDistillation(tower, 24, config, num_steps=2)
+    distillation.loss(distillation.head(tower(torch.randn(6, 24)))[:, None], torch.randn(6, 1, 5), num_shared=0, epoch=0)
+    distillation.after_step(tower, 0)
+    assert torch.equal(distillation.teacher["visual"].running_mean, tower.running_mean)
+    assert not distillation.train().teacher.training
+
+
 @pytest.mark.parametrize(("momentum", "weights_of"), [(1.0, "teacher"), (0.0, "student")])
 def test_a_teacher_that_stands_still_and_one_that_has_no_memory(momentum, weights_of):
     student, teacher = nn.Linear(3, 4), nn.Linear(3, 4)
