@@ -120,7 +120,7 @@ def main(inputs: Path, stage: str, threads: int) -> None:
             {"stage1": "farslip1", "stage2": "farslip2"}[stage],
             {"train": SimpleNamespace(dataloader=loader, set_epoch=lambda _: None)},
             ClipLoss(),
-            MultiPosConLossMM() if stage == "stage2" else None,
+            MultiPosConLossMM(rank=0, world_size=1) if stage == "stage2" else None,
             0,
             optimizer,
             None,

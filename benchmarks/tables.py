@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import training_tables
+from benchmarks import farslip_tables, training_tables
 from benchmarks.ablation.page import page as ablation_page
 from evaluation.result import Result
 from evaluation.wording import interval_text, metric_words, value_text
@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 _BEGIN, _END = "<!-- quickstart: written by benchmarks/tables.py from benchmarks/results/quickstart -->\n", "<!-- end -->"
 _QUICKSTARTS = {"scenes": "procedural scenes", "ucm": "UC Merced, 1,050 images", "eurosat_rgb": "EuroSAT, 2,000 images"}
+_TRAINING = {**training_tables.SECTIONS, **farslip_tables.SECTIONS}
 _SHOWN = ("acc1", "image_retrieval_recall@5", "mean_recall")
 
 
@@ -198,7 +199,7 @@ def scenes_section() -> str:
 
 def training_section(name: str) -> str:
     result = load(name)
-    return training_tables.SECTIONS[name](result, machine(result))
+    return _TRAINING[name](result, machine(result))
 
 
 def retrieval_metric_section() -> str:
@@ -276,7 +277,7 @@ _OPTIONAL: dict[str, Callable[[], str]] = {
     "shard_read.json": shard_read_section,
     "ingest.json": ingest_section,
     "contrastive_loss.json": contrastive_loss_section,
-    **{name: partial(training_section, name) for name in training_tables.SECTIONS},
+    **{name: partial(training_section, name) for name in _TRAINING},
     "captioning.json": captioning_section,
     "captions_by_rule.json": captions_by_rule_section,
     "retrieval_metric.json": retrieval_metric_section,

@@ -28,7 +28,7 @@ from rsvl_pretrain.text_positions import NUM_KEPT, context_length, set_context_l
 from rsvl_pretrain.train import TrainConfig, train
 
 log = logging.getLogger(__name__)
-_CAPTIONS_LOOKED_AT, _MOST_CUT = 2000, 0.05
+_CAPTIONS_LOOKED_AT, _MOST_CUT, _MOST_STUCK = 2000, 0.05, 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +161,9 @@ def _start(options: FarSlipOptions) -> tuple[DualEncoder, bool]:
 
 def _warn(dataset: Dataset, encoder: DualEncoder, options: FarSlipOptions) -> None:
     stuck = share_below_rounding(encoder, options.optim.lr)
-    if stuck > 0.01:
+    if stuck > _MOST_STUCK:
         log.warning(
-            "--optim.lr %g is less than half of the rounding of %.0f %% of the weights in fp32: a step leaves them as they are",
+            "--optim.lr %g is less than half of the rounding of %.2g %% of the weights in fp32: a step leaves them as they are",
             options.optim.lr,
             100 * stuck,
         )

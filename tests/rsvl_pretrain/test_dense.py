@@ -73,7 +73,7 @@ def test_gradients_are_the_official_ones(official, shared):
 @pytest.mark.parametrize(
     "vision", [{}, {"ls_init_value": 0.5}, {"pool_type": "avg"}, {"final_ln_after_pool": True, "pool_type": "avg"}]
 )
-def test_the_image_embedding_is_that_of_open_clip(head, vision):
+def test_farslip_1_the_image_embedding_is_that_of_open_clip(head, vision):
     model, images = tiny(**vision), some_images(2, 3, 32, 32)
     pooled, dense = encode_image_and_dense(model, images, head)
     assert torch.equal(pooled, model.encode_image(images))
@@ -87,7 +87,7 @@ def test_the_image_embedding_is_that_of_open_clip(head, vision):
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("autocast", [False, True])
-def test_training_and_segmentation_read_the_same_bits(head, autocast):
+def test_farslip_5_training_and_segmentation_read_the_same_bits(head, autocast):
     model, images = tiny(), some_images(2, 3, 32, 40)
     shortcut = torch.backends.mha.get_fastpath_enabled()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -131,13 +131,33 @@ def slow_segearth(model, images):
     return tokens.transpose(1, 2).reshape(len(images), -1, *tower.grid_size)
 
 
-def test_segearth_is_three_attentions_summed():
+def test_farslip_4_segearth_is_three_attentions_summed():
     model, images = tiny(), some_images(2, 3, 32, 32)
     torch.testing.assert_close(encode_dense(model, images, "segearth"), slow_segearth(model, images), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("patch_px, patches", [(16, 14), (32, 7)])
+def test_farslip_2_one_token_a_patch(patch_px, patches):
+    model = tiny(image_size=224, patch_size=patch_px, layers=1)
+    for head in HEADS:
+        assert encode_dense(model, some_images(1, 3, 224, 224), head).shape == (1, 32, patches, patches)
+
+
+def test_farslip_4_of_equal_query_key_and_value_it_is_three_times_one_attention():
+    model, images = tiny(layers=1), some_images(1, 3, 32, 32)
+    block = model.visual.transformer.resblocks[-1]
+    with torch.no_grad():
+        for joint in (block.attn.in_proj_weight, block.attn.in_proj_bias):
+            joint.copy_(joint.chunk(3)[0].repeat(3, *[1] * (joint.ndim - 1)))
+        x = block.ln_1(model.visual._embeds(images))
+        once = block.attn(x, x, x, need_weights=False)[0]
+        bias = block.attn.out_proj.bias
+        expected = model.visual.ln_post(3 * (once - bias) + bias)[:, 1:] @ model.visual.proj
+        torch.testing.assert_close(encode_dense(model, images).flatten(2).transpose(1, 2), expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("head, unchanged", [("segearth", True), ("maskclip", False), ("last", False)])
-def test_only_segearth_ignores_the_last_mlp(head, unchanged):
+def test_farslip_3_only_segearth_ignores_the_last_mlp(head, unchanged):
     model, images = tiny(), some_images(1, 3, 32, 32)
     pooled, dense = encode_image_and_dense(model, images, head)
     with torch.no_grad():

@@ -120,7 +120,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(colours, tmp_
     assert [path.name for path in finished_checkpoints(tmp_path / "run")] == ["step_00000001", "step_00000002"]
 
 
-def test_logit_scale_is_clamped(colours, tmp_path):
+def test_farslip_20_logit_scale_is_clamped(colours, tmp_path):
     torch.manual_seed(0)
     encoder = DualEncoder.load("rsvl-tiny")
     with torch.no_grad():

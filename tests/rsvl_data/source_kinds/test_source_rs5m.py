@@ -15,7 +15,7 @@ def members(key, text="a field", image=None):
     return [(f"{key}.img_content", image or picture()), (f"{key}.img_name", f"{key}.jpg"), (f"{key}.caption", text)]
 
 
-def test_official_tars(shared):
+def test_farslip_27_official_tars(shared):
     root = shared / "fixtures" / "formats" / "02_rs5m"
     expected = json.loads((root / "expected.json").read_text())
     entries, samples, dropped = read_all(rs5m, root, ImageForm("png"))
@@ -66,7 +66,7 @@ def test_who_wrote_the_captions(tmp_path):
     assert samples[0].provenance.img_name == "a.jpg"
 
 
-def test_incomplete_samples_and_missing_shards(tmp_path):
+def test_farslip_27_incomplete_samples_and_missing_shards(tmp_path):
     write_tar(
         tmp_path / "pub11-train-0000.tar",
         [*members("a"), *members("b")[:2], *members("c")[1:], *members("d", b"\xff\xfe"), *members("e", image=b"no image")],
