@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import farslip_tables, training_tables
+from benchmarks import dense_tables, farslip_tables, training_tables
 from benchmarks.ablation.page import page as ablation_page
 from evaluation.result import Result
 from evaluation.wording import interval_text, metric_words, value_text
@@ -202,6 +202,11 @@ def training_section(name: str) -> str:
     return _TRAINING[name](result, machine(result))
 
 
+def dense_section(name: str) -> str:
+    result = load(name)
+    return dense_tables.SECTIONS[name](result, machine(result))
+
+
 def retrieval_metric_section() -> str:
     result = load("retrieval_metric.json")
     rows = [
@@ -278,6 +283,7 @@ _OPTIONAL: dict[str, Callable[[], str]] = {
     "ingest.json": ingest_section,
     "contrastive_loss.json": contrastive_loss_section,
     **{name: partial(training_section, name) for name in _TRAINING},
+    **{name: partial(dense_section, name) for name in dense_tables.SECTIONS},
     "captioning.json": captioning_section,
     "captions_by_rule.json": captions_by_rule_section,
     "retrieval_metric.json": retrieval_metric_section,

@@ -61,6 +61,9 @@ def interval_bar(metric: Metric, axis_end: float, label: str) -> Markup:
     return Markup('<svg class="interval" role="img" aria-label="{}" width="100%" height="22">{}</svg>').format(label, join(parts))
 
 
+_AXIS_WORDS_PX = 150  # "what the model answered"
+
+
 def confusion_grid(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
     """A heat grid in the order given: rows are the truth, colours shares of the row. Up to 25 classes the cells carry percent.
 
@@ -100,7 +103,8 @@ def confusion_grid(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> M
     parts.append(
         Markup('<text class="axis middle" x="12" y="{0}" transform="rotate(-90 12 {0})">what it is</text>').format(middle)
     )
-    width, height = left + side + right, top + side + 4
+    width = max(left + side + right, left + _AXIS_WORDS_PX)
+    height = max(top + side + 4, _AXIS_WORDS_PX // 2)
     label = (
         f"Confusion matrix of {num_classes} classes. Its most frequent mix-ups and the share right by class are listed as text."
     )

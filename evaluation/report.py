@@ -19,7 +19,7 @@ from markupsafe import Markup
 from evaluation import figures, wording
 from evaluation.comparison import Comparison
 from evaluation.published import published_by_source
-from evaluation.report_classes import calibration, mix_ups, per_class
+from evaluation.report_classes import calibration, mix_ups, per_class, usual_answer
 from evaluation.report_documents import latex_report, markdown_report
 from evaluation.report_groups import Missing, grouped, headline, tested, untested_pairs
 from evaluation.report_pictures import NUM_GALLERIES, galleries, heat_maps, overlays
@@ -134,6 +134,7 @@ def _environment() -> jinja2.Environment:
         confusion_grid=figures.confusion_grid,
         mix_ups=mix_ups,
         per_class=per_class,
+        usual_answer=usual_answer,
         published_by_source=published_by_source,
         **{name: getattr(wording, name) for name in _WORDS},
     )

@@ -31,6 +31,21 @@ def per_class(result: Result) -> list[tuple[str, float, str]]:
     return [(name, value, "{} of {}".format(*right[name]) if name in right else "") for name, value in values.items()]
 
 
+def usual_answer(result: Result) -> str | None:
+    """A sentence on a model that says one class nearly always, which a mean over classes does not show; None for all others."""
+    confusion = result.details.get("confusion")
+    if not confusion or not sum(map(sum, confusion["counts"])):
+        return None
+    answered = [sum(column) for column in zip(*confusion["counts"])]
+    total, most = sum(answered), max(range(len(answered)), key=answered.__getitem__)
+    share, true_share = answered[most] / total, sum(confusion["counts"][most]) / total
+    if share < USUAL_SHARE or true_share >= share / 2:
+        return None
+    name, what = confusion["classes"][most].replace("_", " "), "pixels" if result.task in _OVER_PIXELS else "images"
+    return f"The model calls {share:.0%} of all {what} {name}, which {true_share:.1%} are: it hardly looks at them here."
+
+
+USUAL_SHARE = 0.8
 _OVER_PIXELS = ("open_vocabulary", "segmentation")  # "3 of 5" is no IoU
 
 

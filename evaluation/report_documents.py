@@ -42,6 +42,7 @@ class _Table:
     head: tuple[str, ...]
     rows: list[_Row]
     footnotes: list[str]
+    datasets: frozenset[str] = frozenset()
 
 
 def markdown_report(
@@ -72,12 +73,17 @@ def latex_report(
     day: date,
 ) -> str:
     """Notes about the data are in the caption of every table made from them, because tables are copied one by one."""
-    said = " ".join(f"{_latex(name)}: {_latex(note)}" for name, note in notes if note)
+
+    def said(table: _Table) -> str:
+        return " ".join(f"{_latex(name)}: {_latex(note)}" for name, note in notes if note and name in table.datasets)
+
     head = [
         rf"% {_one_line(title)}, {day.isoformat()}. Values are percent with 95 % bootstrap intervals.",
         r"% \usepackage{booktabs,graphicx,xcolor}",
     ]
-    return "\n\n".join(["\n".join(head), *(_latex_table(each, said) for each in _tables(groups, comparisons, missing))]) + "\n"
+    return (
+        "\n\n".join(["\n".join(head), *(_latex_table(each, said(each)) for each in _tables(groups, comparisons, missing))]) + "\n"
+    )
 
 
 # --- What both are made of ---
@@ -109,7 +115,14 @@ def _results_table(group: Group) -> _Table:
     facts = f"{first.dataset}, {first.split} split, n = {first.n:,}, protocol {first.protocol}"
     meaning = protocol_meaning(first.task, first.protocol)
     head = ("Model", *(metric_words(name).name for name in names))
-    return _Table(task_words(first.task), f"{facts}: {meaning}." if meaning else f"{facts}.", head, rows, footnotes)
+    return _Table(
+        task_words(first.task),
+        f"{facts}: {meaning}." if meaning else f"{facts}.",
+        head,
+        rows,
+        footnotes,
+        frozenset([first.dataset]),
+    )
 
 
 def _measured(name: str, metric: Metric | None) -> _Cell:
@@ -149,7 +162,8 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> _Table:
         told = (where, metric_words(name).name, *models, difference_text(name, found.value), interval, f"{found.p_value:.3f}")
         rows.append(_Row(tuple(map(_Cell, told))))
     facts = "First minus second on the same items, paired bootstrap, in points; p is two-sided and not corrected for many tests."
-    return _Table("Models compared", facts, ("On", "Metric", "First", "Second", "Difference", "95% interval", "p"), rows, [])
+    head = ("On", "Metric", "First", "Second", "Difference", "95% interval", "p")
+    return _Table("Models compared", facts, head, rows, [], frozenset(each.dataset for each in comparisons))
 
 
 # --- Markdown ---
@@ -187,7 +201,7 @@ _LATEX = {
     "“": "``",
     "”": "''",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",
 }
 
 

@@ -53,6 +53,7 @@ _METRICS = {
     "macc": MetricWords("Mean pixel accuracy", "Share of a class's pixels that are named right, averaged over classes."),
     "aacc": MetricWords("Pixel accuracy", "Share of all pixels that are named right; large classes decide it."),
     "mf1": MetricWords("Mean F1", "Harmonic mean of a class's precision and recall over pixels, averaged over classes."),
+    "mprecision": MetricWords("Mean precision", "Of the pixels that got a class, the share that are it, averaged over classes."),
     "boundary_f1": MetricWords("Boundary F", "How well predicted outlines follow the true ones, within a few pixels."),
     "giou": MetricWords(
         "gIoU", "IoU of the mask that a sentence asks for, averaged over sentences; a small object counts in full."
@@ -69,6 +70,19 @@ _METRICS = {
     "srocc": _ratio("Rank correlation", "Spearman correlation: do both put the items in one order? From -1 to 1."),
     "krocc": _ratio("Pair correlation", "Kendall correlation: pairs in the right order less pairs in the wrong one."),
     "rmse": _ratio("RMSE", "Root of the mean squared difference of predicted and true quality; 0 is best."),
+    "mae": _ratio("Mean error", "Mean absolute difference of predicted and true quality; 0 is best."),
+    "mean_method_srocc": _ratio("Rank correlation, mean of methods", "Of each segmentation method on its own, then averaged."),
+    "mean_method_plcc": _ratio("Linear correlation, mean of methods", "Of each segmentation method on its own, then averaged."),
+    "top1_hit_rate": MetricWords("Best method taken", "How often the method with the highest prediction is the best one."),
+    "top2_hit_rate": MetricWords(
+        "Best method among two", "How often one of the two highest predictions is that of the best method."
+    ),
+    "regret": _ratio("Regret", "Quality lost by taking the predicted method rather than the best of each image; 0 is best."),
+    "best_single_hit_rate": MetricWords("One method for all", "How often the one method that is best on average is the best."),
+    "gain_over_best_single": _ratio(
+        "Gain over one method for all", "Quality won by choosing image by image; below 0 it is lost."
+    ),
+    "random_hit_rate": MetricWords("Drawn method", "How often a method drawn by chance is the best."),
 }
 _RETRIEVAL_SIDES = {
     "image_retrieval_": ("Text to image", "image", "a caption"),

@@ -15,9 +15,9 @@ _TASKS = {"zero_shot": "zero-shot", "objects": "objects", "retrieval": "retrieva
 _DATA = {"ucm": "UCM", "eurosat": "EuroSAT", "ucm-captions": "UCM", "ucm-vhr10 es": "UCM in Spanish", "vhr10 objects": "VHR-10"}
 _DATA |= {"scenes objects": "scenes", "nwpu-vhr10": "VHR-10", "loveda": "LoveDA", "isaid": "iSAID"}
 _TASKS_EXPLAINED = (
-    "*zero-shot* is top-1 accuracy of scene classes; *objects* that of annotated objects cut out of test images, which is what regions with "
-    "cls train for; *retrieval* the mean of recall at 1, 5 and 10 in both directions; *mIoU* that of masks from words (`segearth` head, "
-    "protocol `rsvl`, no threshold)."
+    "*zero-shot* is top-1 accuracy of scene classes; *objects* that of annotated objects cut out of test images, which is what regions "
+    "with cls train for; *retrieval* the mean of recall at 1, 5 and 10 in both directions; *mIoU* that of masks from words (`segearth` "
+    "head, protocol `rsvl`, no threshold)."
 )
 
 _CELLS_EXPLAINED = (

@@ -29,5 +29,10 @@ def preprocessing_text(preprocess: Preprocess, engine: Engine, precision: EvalPr
     return f"{view}, mean {mean}, std {std}, decoded {engine}, {precision}"
 
 
-def as_metric(interval: Interval, chance: float | None = None, *, higher_is_better: bool = True) -> Metric:
+def as_metric(
+    interval: Interval, chance: float | None = None, *, higher_is_better: bool = True, num_units: int | None = None
+) -> Metric:
+    """Without an interval where the resamples had a single unit to draw: it would claim to be certain."""
+    if num_units == 1:
+        return Metric(interval.value, chance=chance, higher_is_better=higher_is_better)
     return Metric(interval.value, interval.low, interval.high, chance, higher_is_better)

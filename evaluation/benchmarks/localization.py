@@ -122,7 +122,9 @@ def _heat_maps(
 def _metrics(measured: Sequence[_Measured], num_bootstrap: int, seed: int) -> dict[str, Metric]:
     values = {name: share(np.array([getattr(each.found, name) for each in measured])) for name in INDICATORS}
     resampled = intervals(values, len(measured), num_bootstrap=num_bootstrap, seed=seed)
-    return {name: as_metric(resampled[name], higher_is_better=name != LOWER_IS_BETTER) for name in INDICATORS}
+    return {
+        name: as_metric(resampled[name], higher_is_better=name != LOWER_IS_BETTER, num_units=len(measured)) for name in INDICATORS
+    }
 
 
 def _items(measured: Sequence[_Measured]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def referring(
         split=data.split,
         protocol=protocol,
         n=len(keys),
-        metrics={name: as_metric(interval) for name, interval in found.items()},
+        metrics={name: as_metric(interval, num_units=max(data.image_of) + 1) for name, interval in found.items()},
         model={"name": predicted.path.name, "sha256": predicted.sha256(keys)},
         data={"name": data.name, "note": data.note, "sha256": data.sha256(), "empty_targets": num_empty},
         code=code_version(),

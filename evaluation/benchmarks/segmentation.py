@@ -118,4 +118,6 @@ def segmentation_metrics(
     if edges is not None:
         statistics["boundary_f1"] = over_images(lambda found: mean_over_classes(boundary_f1(found), classes), edges)
     found = intervals(statistics, len(per_image), num_bootstrap=num_bootstrap, seed=seed)
-    return {name: as_metric(interval) for name, interval in found.items() if not np.isnan(interval.value)}
+    return {
+        name: as_metric(interval, num_units=len(per_image)) for name, interval in found.items() if not np.isnan(interval.value)
+    }

@@ -118,3 +118,10 @@ def test_two_predictors_of_the_same_quality_are_a_pair(tmp_path):
     assert all(each.verdict == "first better" for each in found.values()) and found["rmse"].difference.value < 0
     assert compare_all([one, table("other", 0.02, truth=true + 1)]) == []
     assert compare_all([one, replace(two, dataset="another")]) == []
+
+
+def test_one_image_has_no_interval():
+    counts, kept, edges = scored(1)
+    one = SegmentationCounts(NUM_CLASSES, per_image=counts.per_image[:1])
+    found = segmentation_metrics(one, "rsvl", kept, edges[:1], 5, 0)
+    assert found and all(metric.low is None and metric.high is None for metric in found.values())

@@ -1,4 +1,6 @@
 import re
+import shutil
+import subprocess
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -86,3 +88,26 @@ def test_another_ending_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"--out report\.pdf: a report is written as \.html, \.md or \.tex"):
         write(tmp_path, ".pdf", [make_result()])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_latex_caption_tells_notes_of_its_own_data_alone(tmp_path: Path) -> None:
+    noted = make_result(data={"sha256": "cd" * 32, "note": "rendered"})
+    text = write(tmp_path, ".tex", [noted, make_result(dataset="other")])
+    first, second = text.split(r"\begin{table}")[1:]
+    assert "toy: rendered" in first and "rendered" not in second
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles(tmp_path: Path) -> None:
+    evil = 'a_1 & "b" 50% #1 $x$ ^~ {c} \\input|<>'
+    results = [
+        make_result(model={"name": name}, n=2, details={"items": {"truth": [0, 1], "rank": [1, 2]}}) for name in (evil, "b")
+    ]
+    write(tmp_path, ".tex", results, comparisons=compare_all(results))
+    (tmp_path / "main.tex").write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs,graphicx,xcolor}\n\\begin{document}\n\\input{report}\n\\end{document}\n"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+    assert (tmp_path / "main.pdf").stat().st_size > 10_000

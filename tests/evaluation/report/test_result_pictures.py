@@ -1,5 +1,6 @@
 import base64
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 from report_pages import EVIL, Element, make_result, words
 
+from evaluation.figures import confusion_grid
 from evaluation.report_pictures import heat_maps, overlays
 from evaluation.result import Metric, Result
 
@@ -135,3 +137,25 @@ def test_reliability_shows_the_bins_that_hold_items(render: Callable[..., Elemen
     assert float(dots[0].attributes["r"] or 0) < float(dots[1].attributes["r"] or 0)
     assert float(dots[0].attributes["cy"] or 0) > float(dots[1].attributes["cy"] or 0), "right is up"
     assert [words(row.text) for row in section.all("tbody")[0].all("tr")] == ["25–50% 4 40.0% 50.0%", "75–100% 6 90.0% 100.0%"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ([[0, 90], [0, 10]], "The model calls 100% of all pixels road, which 10.0% are: it hardly looks at them here."),
+        ([[40, 10], [10, 40]], None),  # both classes are said
+        ([[5, 5], [0, 90]], None),  # said nearly always, and nearly always there
+        ([[0, 0], [0, 0]], None),
+    ],
+)
+def test_a_model_that_says_one_class_is_told(render: Callable[..., Element], counts: list[list[int]], told: str | None) -> None:
+    result = make_result(task="open_vocabulary", details={"confusion": {"classes": ["water", "road"], "counts": counts}})
+    [section] = render([result]).all("section", id="classes")
+    assert ("hardly looks" in section.text) == (told is not None)
+    assert told is None or told in words(section.text)
+
+
+def test_words_beside_a_small_grid_are_not_cut() -> None:
+    drawing = str(confusion_grid(["a", "b"], [[1, 0], [0, 1]]))
+    width = int(re.search(r'width="(\d+)" height="\d+">', drawing)[1])  # type: ignore[index]
+    assert width >= 150
