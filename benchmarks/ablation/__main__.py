@@ -63,6 +63,7 @@ def main(options: Options) -> int:
         files = _finished(pool, list(_grid(plan, rates, scale.seeds)), scale, place, ("test",))
     grid = {
         "scale": scale.name,
+        "setting": scale.facts(),
         "arms": list(dict.fromkeys(arm.name for arms_of_world in plan.values() for arm in arms_of_world)),
         "parameters": sum(parameter.numel() for parameter in start.parameters()),
         "train_images": {world: open_world(world, place.work, place.shared, scale.sizes).train.splits["train"] for world in plan},
@@ -140,7 +141,6 @@ def _write(out: Path, world: str, arm: Arm, files: dict[Cell, Path], rates: Rate
         "words": arm.words,
         "lrs": [rates[world, stage.family] for stage in arm.stages],
         "seeds": list(scale.seeds),
-        "setting": scale.facts(),
         "measured_on": summarise(results(arm.name), results(BASELINE)),
     }
     write_result(out / world / f"{arm.name}.json", "ablation", found)

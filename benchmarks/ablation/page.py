@@ -50,7 +50,7 @@ def _read(folder: Path, arms: Sequence[str]) -> list[Found]:
 
 
 def _about(baseline: Found, grid: Found) -> str:
-    setting, machine, trained_on = baseline["setting"], baseline["machine"], grid["train_images"]
+    setting, machine, trained_on = grid["setting"], baseline["machine"], grid["train_images"]
     start, millions = f"{setting['start_steps']} steps of {setting['start_batch_size']}", grid["parameters"] / 1e6
     how = (
         f"One start for all: `{setting['model']}` ({millions:.1f} million parameters), trained for {start} "

@@ -151,7 +151,7 @@ def test_a_finished_cell_is_kept_and_one_of_other_settings_made_again(tmp_path, 
 
 
 def test_the_page_says_what_is_told_apart(tmp_path):
-    scale = {"scale": "cpu", "code": "abc", "seeds": [0, 1], "setting": CPU.facts(), "machine": {"cores": 2, "cpu": "X"}}
+    scale = {"scale": "cpu", "code": "abc", "seeds": [0, 1], "machine": {"cores": 2, "cpu": "X"}}
     found = {
         BASELINE: (seeds(0.5, 0.52), "CLIP only"),
         "good": (seeds(0.9, 0.9), "better arm"),
@@ -168,7 +168,13 @@ def test_the_page_says_what_is_told_apart(tmp_path):
         {"world": "real", "family": "f", "arm": "a", "lr": lr, "val_score": value} for lr, value in ((0.1, 0.3), (0.01, 0.4))
     ]
     assert page(tmp_path) is None
-    grid = {"arms": list(found), "tried": tried, "parameters": 7_654_321, "train_images": {"scenes": 1972, "real": 1094}}
+    grid = {
+        "setting": CPU.facts(),
+        "arms": list(found),
+        "tried": tried,
+        "parameters": 7_654_321,
+        "train_images": {"scenes": 1972, "real": 1094},
+    }
     (tmp_path / "grid.json").write_text(json.dumps(grid))
     text = page(tmp_path)
     assert text is not None
