@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal
 
 import tyro
@@ -23,7 +24,7 @@ import tyro
 from benchmarks.ablation.arms import Arm, arms, representatives
 from benchmarks.ablation.cells import SCALES, Cell, Place, Scale, finish, make_start, one_thread, read_results
 from benchmarks.ablation.data import open_world
-from benchmarks.ablation.measure import score
+from benchmarks.ablation.measure import scores
 from benchmarks.ablation.summary import BASELINE, summarise
 from benchmarks.measure import write_result
 from rsvl_data.version import code_version
@@ -62,6 +63,7 @@ def main(options: Options) -> int:
         files = _finished(pool, list(_grid(plan, rates, scale.seeds)), scale, place, ("test",))
     grid = {
         "scale": scale.name,
+        "setting": scale.facts(),
         "arms": list(dict.fromkeys(arm.name for arms_of_world in plan.values() for arm in arms_of_world)),
         "parameters": sum(parameter.numel() for parameter in start.parameters()),
         "train_images": {world: open_world(world, place.work, place.shared, scale.sizes).train.splits["train"] for world in plan},
@@ -88,7 +90,7 @@ def _arms_of(name: str, asked_for: Sequence[str], scale: Scale, place: Place) ->
 
 
 def _chosen_rates(pool: ProcessPoolExecutor, plan: Plan, scale: Scale, place: Place) -> tuple[Rates, list[dict[str, Any]]]:
-    """The rate with the best score on val, for each world and family; and all scores."""
+    """The rate with the best mean over tasks on val, for each world and family; and all that was tried."""
     choices = [
         (world, family, lr, Cell(world, arm.name, scale.seeds[0], (lr,)))
         for world, arms_of_world in plan.items()
@@ -96,11 +98,11 @@ def _chosen_rates(pool: ProcessPoolExecutor, plan: Plan, scale: Scale, place: Pl
     ]
     files = _finished(pool, [cell for *_, cell in choices], scale, place, ("val", "test"))
     tried = [
-        {"world": world, "family": family, "arm": cell.arm, "lr": lr, "val_score": score(read_results(files[cell], "val"))}
+        {"world": world, "family": family, "arm": cell.arm, "lr": lr, "val": scores(read_results(files[cell], "val"))}
         for world, family, lr, cell in choices
     ]
     rates: Rates = {}
-    for each in sorted(tried, key=lambda each: (each["val_score"], -each["lr"])):
+    for each in sorted(tried, key=lambda each: (mean(each["val"].values()), -each["lr"])):
         rates[each["world"], each["family"]] = each["lr"]
     return rates, tried
 
@@ -139,7 +141,6 @@ def _write(out: Path, world: str, arm: Arm, files: dict[Cell, Path], rates: Rate
         "words": arm.words,
         "lrs": [rates[world, stage.family] for stage in arm.stages],
         "seeds": list(scale.seeds),
-        "setting": scale.facts(),
         "measured_on": summarise(results(arm.name), results(BASELINE)),
     }
     write_result(out / world / f"{arm.name}.json", "ablation", found)

@@ -1,5 +1,8 @@
 """An encoder on all probes of one split: named Results, whose items a paired comparison can be made of."""
 
+from collections.abc import Mapping
+from statistics import mean
+
 from benchmarks.ablation.data import Probes
 from benchmarks.ablation.summary import SHOWN
 from evaluation.benchmarks.open_vocabulary import Setting, open_vocabulary
@@ -33,9 +36,9 @@ def shown_value(name: str, result: Result) -> float:
     return result.metrics[SHOWN[name.partition(" ")[0]]].value
 
 
-def score(results: dict[str, Result]) -> float:
-    """What settings are chosen by, on val alone: the mean over tasks of the mean over the data sets of a task."""
+def scores(results: Mapping[str, Result]) -> dict[str, float]:
+    """By task: the mean over its data sets. Settings are chosen by the mean over tasks, on val alone."""
     by_task: dict[str, list[float]] = {}
     for name, result in results.items():
         by_task.setdefault(name.partition(" ")[0], []).append(shown_value(name, result))
-    return sum(sum(values) / len(values) for values in by_task.values()) / len(by_task)
+    return {task: mean(values) for task, values in by_task.items()}

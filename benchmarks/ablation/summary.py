@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from evaluation.bootstrap import Statistic, intervals, mean_of, paired_difference
 from evaluation.comparison import measured_items
 from evaluation.result import Result
@@ -17,6 +15,7 @@ from evaluation.result import Result
 Results = Mapping[str, Result]
 
 BASELINE = "clip"
+DECIMALS = 6  # of a fraction, in the files that are kept with the code
 SHOWN = {"zero_shot": "acc1", "objects": "acc1", "retrieval": "mean_recall", "open_vocabulary": "miou"}
 
 
@@ -34,11 +33,15 @@ def _measured(name: str, seeds: Sequence[Result], baseline: Sequence[Result]) ->
         "metric": metric,
         "n": seeds[0].n,
         "chance": seeds[0].metrics[metric].chance,
-        "mean": asdict(intervals({"": statistic}, num_units)[""]),
-        "per_seed": [asdict(each.metrics[metric]) for each in seeds],
-        "difference": asdict(paired_difference(statistic, other, num_units)),
-        "difference_per_seed": (np.array(values) - np.array(theirs)).tolist(),
+        "mean": _short(asdict(intervals({"": statistic}, num_units)[""])),
+        "per_seed": [_short({name: getattr(each.metrics[metric], name) for name in ("value", "low", "high")}) for each in seeds],
+        "difference": _short(asdict(paired_difference(statistic, other, num_units))),
+        "difference_per_seed": [round(value - of_other, DECIMALS) for value, of_other in zip(values, theirs)],
     }
+
+
+def _short(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, DECIMALS) for name, value in numbers.items()}
 
 
 def _mean_over_seeds(results: Sequence[Result], metric: str) -> tuple[Statistic, int]:

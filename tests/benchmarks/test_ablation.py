@@ -13,7 +13,7 @@ from benchmarks.ablation import cells
 from benchmarks.ablation.arms import arms, representatives
 from benchmarks.ablation.cells import CPU, Cell, Place
 from benchmarks.ablation.data import Joined, Sizes, object_crops
-from benchmarks.ablation.measure import score
+from benchmarks.ablation.measure import scores
 from benchmarks.ablation.page import page
 from benchmarks.ablation.summary import BASELINE, summarise, verdict
 from evaluation.result import Metric, Result
@@ -59,9 +59,9 @@ def test_told_apart_are_differences_of_all_seeds_beyond_the_items(shares, expect
     assert verdict(summarise(other, base)["zero_shot scenes"]) == expected
 
 
-def test_a_task_counts_once_in_the_score_whatever_number_of_sets_it_has():
+def test_a_task_counts_once_whatever_number_of_sets_it_has():
     results = {"zero_shot a": result([1, 1]), "zero_shot b": result([0, 0]), "objects c": result([1, 1])}
-    assert score(results) == 0.75
+    assert scores(results) == {"zero_shot": 0.5, "objects": 1.0}
 
 
 def test_objects_are_cut_out_and_small_ones_left_out():
@@ -139,7 +139,8 @@ def test_a_finished_cell_is_kept_and_one_of_other_settings_made_again(tmp_path, 
     cell, place = Cell("scenes", BASELINE, 0, (1e-4,)), Place(tmp_path, tmp_path)
     path, seconds = cells.finish(cell, CPU, place, ("val", "test"))
     assert seconds > 0 and trained == [1e-4]
-    assert score(cells.read_results(path, "val")) == 0.4 and score(cells.read_results(path, "test")) == 0.6
+    assert scores(cells.read_results(path, "val")) == {"zero_shot": 0.4}
+    assert scores(cells.read_results(path, "test")) == {"zero_shot": 0.6}
     assert cells.finish(cell, CPU, place, ("test",)) == (path, 0.0) and len(trained) == 1
     cells.finish(cell, replace(CPU, seeds=(0, 1), lrs=(1.0,)), place, ("test",))  # says what else is run, nothing of this cell
     assert len(trained) == 1
@@ -150,7 +151,7 @@ def test_a_finished_cell_is_kept_and_one_of_other_settings_made_again(tmp_path, 
 
 
 def test_the_page_says_what_is_told_apart(tmp_path):
-    scale = {"scale": "cpu", "code": "abc", "seeds": [0, 1], "setting": CPU.facts(), "machine": {"cores": 2, "cpu": "X"}}
+    scale = {"scale": "cpu", "code": "abc", "seeds": [0, 1], "machine": {"cores": 2, "cpu": "X"}}
     found = {
         BASELINE: (seeds(0.5, 0.52), "CLIP only"),
         "good": (seeds(0.9, 0.9), "better arm"),
@@ -167,7 +168,13 @@ def test_the_page_says_what_is_told_apart(tmp_path):
         {"world": "real", "family": "f", "arm": "a", "lr": lr, "val_score": value} for lr, value in ((0.1, 0.3), (0.01, 0.4))
     ]
     assert page(tmp_path) is None
-    grid = {"arms": list(found), "tried": tried, "parameters": 7_654_321, "train_images": {"scenes": 1972, "real": 1094}}
+    grid = {
+        "setting": CPU.facts(),
+        "arms": list(found),
+        "tried": tried,
+        "parameters": 7_654_321,
+        "train_images": {"scenes": 1972, "real": 1094},
+    }
     (tmp_path / "grid.json").write_text(json.dumps(grid))
     text = page(tmp_path)
     assert text is not None
@@ -177,7 +184,8 @@ def test_the_page_says_what_is_told_apart(tmp_path):
     assert "| equal arm | 51.0 (50.0–52.0)<br>+0.0 [+0.0, +0.0] |" in text
     assert "Of 3 differences to CLIP only, 2 are told apart:" in text
     assert "- zero-shot, scenes: higher with better arm (+39.0); lower with worse arm (−36.0)" in text
-    assert "| real | f | a | **40.0** | 30.0 |" in text and "procedural" in text.splitlines()[2]
+    assert "| real | f | a | **0.01** | 40.0 | 40.0 | 40.0 | 40.0 | 40.0 |" in text and "| real | f | a | 0.1 | 30.0 |" in text
+    assert "procedural" in text.splitlines()[2]
 
 
 @pytest.mark.slow
