@@ -11,6 +11,7 @@ def localization_section(result: Result, machine: str) -> str:
         "map": "similarities to the map",
         "blur": "median blur",
         "total": "scene to the four indicators",
+        "cpu": "the same, CPU time",
     }
     rows = ["| | speed, ours / authors' scripts | range | ours | theirs |", "| --- | ---: | ---: | ---: | ---: |"]
     for part, meaning in words.items():
