@@ -88,8 +88,8 @@ PIXELS = {
 @pytest.mark.parametrize(
     ("task", "fields", "told"),
     [
-        ("zero_shot", {"options": {**RULES, "dataset": "ucm"}}, "--model MODEL --data ucm --root DATA --split val --protocol rsvl --limit 5"),
-        ("retrieval", {"options": RULES, "data": {"lang": "es"}}, "--data DATASET --split val --protocol rsvl --lang es --limit 5"),
+        ("zero_shot", {"options": {**RULES, "dataset": "ucm"}}, "--model MODEL --data ucm --root DATA --split val"),
+        ("retrieval", {"options": RULES, "data": {"lang": "es"}}, "--data DATASET --split val --protocol rsvl --lang es"),
         ("localization", {"options": RULES, "data": {"scales_px": "64 96"}}, "--protocol rsvl --scales-px 64 96 --limit 5"),
         ("open_vocabulary", {"options": {**RULES, **PIXELS, "dataset": "loveda"}}, "--dataset loveda --data DATA --split val"),
         ("open_vocabulary", {"options": PIXELS}, "--window 64 --stride 32"),
