@@ -174,13 +174,14 @@ def cubic_without_smoothing(crop: UInt8[np.ndarray, "h w 3"], size_px: int) -> U
 def _spread(levels: np.ndarray, length: int, axis: int) -> np.ndarray:
     """Rows (axis 0) or columns (1) at even distances: means of the four nearest by Keys' kernel; beyond the border is its outermost.
 
-    A half has the same weights everywhere, and a third, as every odd part, falls on pixels that are there: these are taken as they are.
+    A whole, a third and every odd part fall on pixels that are there: a view of these.
     """
     size = levels.shape[axis]
+    step, rest = divmod(size, length)
+    if step % 2 and not rest:
+        return levels[(slice(None),) * axis + (slice(step // 2, None, step),)]
     centres = (np.arange(length) + 0.5) * (size / length) - 0.5
     before = np.floor(centres).astype(int)
-    if np.array_equal(before, centres):
-        return levels.take(before, axis)
     total: np.ndarray | float = 0.0
     for tap in (-1, 0, 1, 2):
         weights = _cubic(centres - before - tap).astype(np.float32)
