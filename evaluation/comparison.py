@@ -66,6 +66,11 @@ class MeasuredItems(NamedTuple):
     num_units: int
     strata: np.ndarray | None = None
 
+    @property
+    def can_be_resampled(self) -> bool:
+        """Whether a resample can differ from the data: a single unit would make every difference look certain."""
+        return self.num_units > 1 if self.strata is None else bool(np.unique(self.strata, return_counts=True)[1].max() > 1)
+
 
 def compare_all(results: Sequence[Result], *, num_bootstrap: int = 1000, seed: int = 0) -> list[Comparison]:
     """Every pair of models that were measured on the same items under the same rules; what keeps no items that can be read is left out."""
@@ -75,8 +80,10 @@ def compare_all(results: Sequence[Result], *, num_bootstrap: int = 1000, seed: i
 
 
 def compare(first: Result, second: Result, *, num_bootstrap: int = 1000, seed: int = 0) -> list[Comparison]:
-    """One comparison a metric that both have items for. Raises DataError for results that are not of the same items, or keep them in
-    another version's form."""
+    """One comparison a metric that both have two items or more for.
+
+    Raises DataError for results that are not of the same items, or keep them in another version's form.
+    """
     if not _same_items(first, second):
         raise DataError(
             f"{_told(first)} and {_told(second)} cannot be paired: they must be of one task, split, protocol, prompt set and data sha256, "
@@ -99,7 +106,7 @@ def compare(first: Result, second: Result, *, num_bootstrap: int = 1000, seed: i
             first.metrics[metric].higher_is_better,
         )
         for metric, one in ours.items()
-        if metric in theirs
+        if metric in theirs and one.can_be_resampled
     ]
 
 

@@ -139,3 +139,15 @@ def test_items_of_another_version_are_told_not_paired():
         DataError, match=r"a on toy/test \(open_vocabulary, rsvl\): .*not of this version.*'labelled'.*Measure it again"
     ):
         compare(old, other)
+
+
+def test_one_image_tells_no_two_models_apart():
+    def of_one_image(whole):
+        items = {name: value if name == "mean_over" else value[:1] for name, value in whole.details["items"].items()}
+        return replace(whole, n=1, details={"items": items})
+
+    one, other = of_one_image(segmented("a", 1)), of_one_image(segmented("b", 2))
+    assert compare_all([one, other]) == []
+    assert untested_pairs([one, other], []) == [
+        ("open_vocabulary", "toy", "a and b", "a single item: there is nothing to draw again")
+    ]
