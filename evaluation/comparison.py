@@ -66,15 +66,24 @@ class MeasuredItems(NamedTuple):
     num_units: int
     strata: np.ndarray | None = None
 
+    @property
+    def can_be_resampled(self) -> bool:
+        """Whether a resample can differ from the data: a single unit would make every difference look certain."""
+        return self.num_units > 1 if self.strata is None else bool(np.unique(self.strata, return_counts=True)[1].max() > 1)
+
 
 def compare_all(results: Sequence[Result], *, num_bootstrap: int = 1000, seed: int = 0) -> list[Comparison]:
-    """Every pair of models that were measured on the same items under the same rules; what keeps no items is left out."""
-    pairs = [(one, other) for one, other in combinations(results, 2) if _same_items(one, other)]
+    """Every pair of models that were measured on the same items under the same rules; what keeps no items that can be read is left out."""
+    readable = [result for result in results if keeps_items(result)]
+    pairs = [(one, other) for one, other in combinations(readable, 2) if _same_items(one, other)]
     return [found for pair in pairs for found in compare(*pair, num_bootstrap=num_bootstrap, seed=seed)]
 
 
 def compare(first: Result, second: Result, *, num_bootstrap: int = 1000, seed: int = 0) -> list[Comparison]:
-    """One comparison a metric that both have items for. Raises DataError for results that are not of the same items."""
+    """One comparison a metric that both have two items or more for.
+
+    Raises DataError for results that are not of the same items, or keep them in another version's form.
+    """
     if not _same_items(first, second):
         raise DataError(
             f"{_told(first)} and {_told(second)} cannot be paired: they must be of one task, split, protocol, prompt set and data sha256, "
@@ -97,7 +106,7 @@ def compare(first: Result, second: Result, *, num_bootstrap: int = 1000, seed: i
             first.metrics[metric].higher_is_better,
         )
         for metric, one in ours.items()
-        if metric in theirs
+        if metric in theirs and one.can_be_resampled
     ]
 
 
@@ -135,8 +144,25 @@ def _names_of_items(result: Result) -> list[Any]:
     return [items.get(name) for name in ("key", "query", "mean_over")] if isinstance(items, dict) else []
 
 
+def keeps_items(result: Result) -> bool:
+    """Whether a result has items, in the form of this version."""
+    try:
+        return "items" in result.details and measured_items(result) is not None
+    except DataError:
+        return False
+
+
 def measured_items(result: Result) -> dict[str, MeasuredItems]:
-    """The metrics of the result that its items tell."""
+    """The metrics of the result that its items tell. Raises DataError for items in the form of another version."""
+    try:
+        return _measured_items(result)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{_told(result)}: its item-by-item record is not of this version ({error!r}), so it cannot be paired. Measure it again."
+        ) from error
+
+
+def _measured_items(result: Result) -> dict[str, MeasuredItems]:
     items = result.details["items"]
     if (of_task := _DENSE.get(result.task)) is not None:
         statistics, num_units = of_task(result)

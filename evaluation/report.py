@@ -1,11 +1,10 @@
 """Results to one document that can be sent to a colleague: an HTML page that loads nothing, Markdown, or LaTeX tables.
 
 The wording and order of the page are in `templates/report*.html`. What it shows comes from the files beside this one: `report_groups` (what
-stands side by side, paired tests), `report_classes`, `report_pictures`, `training_curves`, `published` (what papers print), `figures`
-(drawings and thumbnails), `wording` (names, and how numbers are written). `report_documents` writes Markdown and LaTeX.
+stands side by side, paired tests), `report_classes`, `report_pictures`, `report_commands`, `training_curves`, `published` (what papers
+print), `figures` (drawings and thumbnails), `wording` (names, and how numbers are written). `report_documents` writes Markdown and LaTeX.
 """
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -20,6 +19,7 @@ from evaluation import figures, wording
 from evaluation.comparison import Comparison
 from evaluation.published import published_by_source
 from evaluation.report_classes import calibration, mix_ups, per_class, usual_answer
+from evaluation.report_commands import command
 from evaluation.report_documents import latex_report, markdown_report
 from evaluation.report_groups import Missing, grouped, headline, tested, untested_pairs
 from evaluation.report_pictures import NUM_GALLERIES, galleries, heat_maps, overlays
@@ -90,7 +90,7 @@ def _page(
             tasks=list(dict.fromkeys(result.task for result in results)),
             protocols=list(dict.fromkeys((result.task, result.protocol) for result in results)),
             results=results,
-            commands=list(dict.fromkeys(map(_command, results))),
+            commands=list(dict.fromkeys(map(command, results))),
             groups=groups,
             tested=tested(comparisons, results),
             untested_pairs=untested_pairs(results, comparisons),
@@ -148,15 +148,6 @@ def _bar(name: str, metric: Metric, axis_end: float = 1.0) -> Markup:
     if metric.chance is not None:
         told.append(f"chance {wording.value_text(name, metric.chance)}")
     return figures.interval_bar(metric, axis_end, ", ".join(told))
-
-
-def _command(result: Result) -> str:
-    """MODEL and DATASET stand for folders: a result knows their checksums, not where they lie."""
-    split = None if result.task == "localization" else result.split
-    options = {"split": split, "protocol": result.protocol, "lang": result.data.get("lang"), "seed": result.seed}
-    given = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
-    task = shlex.quote(result.task.replace("_", "-"))
-    return f"rsvl eval {task} --model MODEL --data DATASET {' '.join(given)} --out {task}.json"
 
 
 # --- The data ---

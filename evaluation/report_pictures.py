@@ -25,6 +25,7 @@ NUM_QUERIES = 6  # a direction and result
 NUM_GALLERIES = 4  # of the first results that have one; with NUM_QUERIES this keeps a page below 3 MB
 NUM_PICTURES = 6  # heat maps or overlays a result
 LONGEST_SIDE_PX = 560  # twice what a phone shows of it
+_BESIDE = {"picture_base64": "Picture", "truth_base64": "Truth"}
 _HEX_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
@@ -50,13 +51,21 @@ def galleries(results: Sequence[Result]) -> list[Gallery]:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One picture of a result. `uri` None: it could not be had. `colour` of a legend entry is None where the result names none."""
+class Panel:
+    """`uri` None: it could not be had. `label` is empty where it stands alone."""
 
-    name: str
+    label: str
     uri: str | None
     width_px: int
     height_px: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a result shows of one item. `colour` of a legend entry is None where the result names none."""
+
+    name: str
+    panels: list[Panel]
     scores: list[tuple[str, float]]
     legend: list[tuple[str, str | None]]
 
@@ -67,7 +76,7 @@ def heat_maps(result: Result, folder: Path) -> list[Shown]:
 
 
 def overlays(result: Result, folder: Path) -> list[Shown]:
-    """`details["overlays"]`: predicted classes in colour over the image."""
+    """`details["overlays"]`: predicted classes in colour over the image, and beside it the bare image and the true classes."""
     return [_shown(entry, str(entry.get("key", "")), folder) for entry in _entries(result, "overlays")]
 
 
@@ -78,12 +87,18 @@ def _entries(result: Result, name: str) -> list[Mapping[str, Any]]:
 
 
 def _shown(entry: Mapping[str, Any], name: str, folder: Path) -> Shown:
+    beside = [(label, {"image_base64": entry[field]}) for field, label in _BESIDE.items() if field in entry]
+    labelled = [*beside, ("Prediction" if beside else "", entry)]
+    panels = [_panel(each, label, name, folder) for label, each in labelled]
+    return Shown(name, panels, list(_scores(entry.get("scores"))), list(_legend(entry.get("legend"))))
+
+
+def _panel(entry: Mapping[str, Any], label: str, name: str, folder: Path) -> Panel:
     try:
-        uri, size = _stored_anew(_content(entry, folder))
+        return Panel(label, *_stored_anew(_content(entry, folder)))
     except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         logger.warning("no picture of %s: %s", name, error)
-        uri, size = None, (0, 0)
-    return Shown(name, uri, *size, list(_scores(entry.get("scores"))), list(_legend(entry.get("legend"))))
+        return Panel(label, None, 0, 0)
 
 
 def _content(entry: Mapping[str, Any], folder: Path) -> bytes:
@@ -99,7 +114,7 @@ def _content(entry: Mapping[str, Any], folder: Path) -> bytes:
     return path.read_bytes()
 
 
-def _stored_anew(content: bytes) -> tuple[str, tuple[int, int]]:
+def _stored_anew(content: bytes) -> tuple[str, int, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
@@ -107,7 +122,7 @@ def _stored_anew(content: bytes) -> tuple[str, tuple[int, int]]:
     small.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))
     encoded = io.BytesIO()
     small.save(encoded, "WEBP", quality=72, method=4)
-    return "data:image/webp;base64," + base64.b64encode(encoded.getvalue()).decode(), small.size
+    return "data:image/webp;base64," + base64.b64encode(encoded.getvalue()).decode(), *small.size
 
 
 def _scores(given: Any) -> Iterator[tuple[str, float]]:

@@ -9,15 +9,17 @@ from itertools import chain
 from typing import Literal
 
 from evaluation.datasets import catalogue
+from evaluation.datasets.air_slt import AIR_SLT
 
 SuiteName = Literal["quick", "georsclip", "farslip", "all"]
+SuiteTask = Literal["zero_shot", "retrieval", "open_vocabulary", "localization"]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One table cell. `dataset` is a name of the catalogue; `split` None is the one that `open_dataset` takes by itself."""
+    """One table cell. `dataset` is a name of the catalogue, or air-slt; `split` None is the one that is opened where none is asked for."""
 
-    task: Literal["zero_shot", "retrieval"]
+    task: SuiteTask
     dataset: str
     protocol: str
     split: str | None = None
@@ -28,9 +30,9 @@ class Measurement:
         return "-".join(filter(None, (self.task, self.dataset, self.split, self.protocol)))
 
 
-def _zero_shot(protocol: str, **splits: str | None) -> tuple[Measurement, ...]:
+def _with_splits(task: SuiteTask, protocol: str, **splits: str | None) -> tuple[Measurement, ...]:
     """Keywords are datasets, with underscores for hyphens, and their splits."""
-    return tuple(Measurement("zero_shot", name.replace("_", "-"), protocol, split) for name, split in splits.items())
+    return tuple(Measurement(task, name.replace("_", "-"), protocol, split) for name, split in splits.items())
 
 
 def _retrieval(protocol: str, *datasets: str) -> tuple[Measurement, ...]:
@@ -38,16 +40,22 @@ def _retrieval(protocol: str, *datasets: str) -> tuple[Measurement, ...]:
 
 
 # Seconds to minutes with the small copies of EuroSAT and UCM; their own splits, our own prompts.
-QUICK = (*_zero_shot("rsvl", eurosat=None, ucm=None), Measurement("retrieval", "ucm-captions", "rsvl"))
+QUICK = (*_with_splits("zero_shot", "rsvl", eurosat=None, ucm=None), Measurement("retrieval", "ucm-captions", "rsvl"))
 
-# RS5M and GeoRSCLIP, arXiv:2306.11300, tables I and II: whole sets for classification, test splits for retrieval. Semantic
-# localisation (AIR-SLT), the third part of table I, is a task of its own.
-GEORSCLIP = (*_zero_shot("georsclip", aid="all", resisc45="all", eurosat="all"), *_retrieval("georsclip", "rsicd", "rsitmd"))
+# RS5M and GeoRSCLIP, arXiv:2306.11300, tables I and II: whole sets for classification, test splits for retrieval, and semantic
+# localisation by the code of the measure's authors.
+GEORSCLIP = (
+    *_with_splits("zero_shot", "georsclip", aid="all", resisc45="all", eurosat="all"),
+    *_retrieval("georsclip", "rsicd", "rsitmd"),
+    Measurement("localization", AIR_SLT, "semantic_localization_metrics"),
+)
 
-# FarSLIP, https://github.com/NJU-LHRS/FarSLIP/tree/d32ef2c, assets/classification.png and assets/retrieval.png: the eight sets of
-# SkyScript's benchmark (its tables call the whole set of NWPU, PatternNet, Million-AID and RSI-CB256 "train"), three retrieval sets.
+# FarSLIP, https://github.com/NJU-LHRS/FarSLIP/tree/d32ef2c, assets/classification.png, retrieval.png and ovss.png: the eight sets of
+# SkyScript's benchmark (its tables call the whole set of NWPU, PatternNet, Million-AID and RSI-CB256 "train"), three retrieval sets,
+# eight sets with masks (mmseg's folders call the test images of Potsdam and Vaihingen "val").
 FARSLIP = (
-    *_zero_shot(
+    *_with_splits(
+        "zero_shot",
         "farslip",
         skyscript_cls="val",
         aid="skyscript_test",
@@ -59,15 +67,30 @@ FARSLIP = (
         rsicb256="all",
     ),
     *_retrieval("farslip", "rsicd", "rsitmd", "ucm-captions"),
+    *_with_splits(
+        "open_vocabulary",
+        "farslip",
+        openearthmap_9="val",
+        loveda="val",
+        potsdam="test",
+        vaihingen="test",
+        udd5="val",
+        vdd="test",
+        uavid_7="test",
+        isaid="val",
+    ),
 )
 
 
 def measurements(suite: SuiteName) -> tuple[Measurement, ...]:
-    """`all`: every measurement of the other suites, and every dataset of the catalogue under our own protocol."""
+    """`all`: every measurement of the other suites, and every dataset under our own protocol."""
     suites: Mapping[str, tuple[Measurement, ...]] = {"quick": QUICK, "georsclip": GEORSCLIP, "farslip": FARSLIP}
     return suites[suite] if suite in suites else tuple(dict.fromkeys(chain(*suites.values(), _own())))
 
 
 def _own() -> tuple[Measurement, ...]:
-    tasks: dict[str, Literal["zero_shot", "retrieval"]] = {"zero-shot": "zero_shot", "retrieval": "retrieval"}
-    return tuple(Measurement(tasks[task], entry.name, "rsvl") for entry in catalogue() for task in entry.tasks if task in tasks)
+    tasks: dict[str, SuiteTask] = {"zero-shot": "zero_shot", "retrieval": "retrieval", "segmentation": "open_vocabulary"}
+    of_catalogue = (
+        Measurement(tasks[task], entry.name, "rsvl") for entry in catalogue() for task in entry.tasks if task in tasks
+    )
+    return (*of_catalogue, Measurement("localization", AIR_SLT, "rsvl"))

@@ -13,7 +13,8 @@ from evaluation.benchmarks import linear_probe as linear_probe_benchmark
 from evaluation.benchmarks import retrieval as retrieval_benchmark
 from evaluation.benchmarks import zero_shot as zero_shot_benchmark
 from evaluation.data import EvalSet, Head
-from evaluation.datasets import open_dataset
+from evaluation.datasets import catalogue, open_dataset
+from evaluation.datasets.entry import spelling
 from evaluation.metrics.retrieval import RetrievalProtocol
 from evaluation.prompts import PromptProtocol
 from evaluation.result import Result
@@ -48,7 +49,8 @@ class _Common(Measured):
         data = self.opened(self.split)
         if self.limit is not None:
             data = Head(data, self.limit)
-        return self.measure_images(benchmark, *before, data, images=data, **own)
+        named = self.data if any(spelling(entry.name) == spelling(self.data) for entry in catalogue()) else None
+        return self.measure_images(benchmark, *before, data, images=data, dataset=named, **own)
 
     def opened(self, split: str | None) -> EvalSet:
         return open_dataset(self.data, self.root, split, ShardCache(self.data_cache, self.data_cache_gib))

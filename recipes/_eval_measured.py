@@ -43,8 +43,11 @@ class Measured:
     num_bootstrap: int = 1000
     """resamples behind the 95 % intervals"""
 
-    def measure_images(self, benchmark: Callable[..., Result], *data: Any, images: EvalSet, **own: Any) -> int:
-        """Run a benchmark on `data` with these options and its `own`, write the result, print it. `images` are those it measures on."""
+    def measure_images(
+        self, benchmark: Callable[..., Result], *data: Any, images: EvalSet, dataset: str | None = None, **own: Any
+    ) -> int:
+        """Run a benchmark on `data` with these options and its `own`, write the result, print it. `images` are those it measures on,
+        `dataset` is their name in the catalogue, if they have one."""
         encoder = DualEncoder.load(self.model, self.device)
         common = {name: getattr(self, name) for name in ("batch_size", "workers", "precision", "engine", "seed", "num_bootstrap")}
         with Progress(transient=True) as bar:
@@ -58,7 +61,7 @@ class Measured:
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         seen = contamination_of(images, training_data_of(self.model, self.trained_on))
-        kept = {**common, "limit": getattr(self, "limit", None), "trained_on": list(self.trained_on)}
+        kept = {"dataset": dataset, **common, "limit": getattr(self, "limit", None), "trained_on": list(self.trained_on)}
         result = replace(result, contamination=seen, options={**kept, **result.options})
         result.save(self.out)
         print(summary_table([result]))

@@ -118,7 +118,10 @@ def open_vocabulary_verb(options: tyro.conf.OmitArgPrefixes[OpenVocabulary]) -> 
         found.save(options.out)
         print(f"threshold {found.threshold} on {found.split}: mIoU {max(found.miou.values()):.1%}\nchosen: {options.out}")
         return 0
-    result = replace(result, contamination=contamination_of(data, training_data_of(options.model, options.trained_on)))
+    names = ("dataset", "limit", "batch_size", "precision", "num_bootstrap")
+    kept = {**{name: getattr(options, name) for name in names}, "trained_on": list(options.trained_on)}
+    seen = contamination_of(data, training_data_of(options.model, options.trained_on))
+    result = replace(result, contamination=seen, options={**kept, **result.options})
     result.save(options.out)
     print(summary_table([result]))
     print(f"result: {options.out}")

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
@@ -16,21 +16,36 @@ import torch
 import torch.distributed as dist
 from rich.progress import Progress
 
+from evaluation.benchmarks.localization import localization
+from evaluation.benchmarks.open_vocabulary import Setting, open_vocabulary
 from evaluation.benchmarks.retrieval import retrieval
 from evaluation.benchmarks.zero_shot import zero_shot
 from evaluation.contamination import contamination_of, training_data_of
-from evaluation.data import EvalSet, Head
-from evaluation.datasets import catalogue, open_dataset
 from evaluation.embed import EvalPrecision, cache_images
 from evaluation.embedding_cache import EmbeddingCache
 from evaluation.result import Result
 from evaluation.suite import Measurement
+from recipes._suite_data import SuiteData, images_of, open_measured, where_to_get
 from rsvl_data.errors import DataError, RsvlError
 from rsvl_data.transforms import Engine
 from rsvl_pretrain.model import DualEncoder
 
 log = logging.getLogger(__name__)
-_BENCHMARKS = {"zero_shot": zero_shot, "retrieval": retrieval}
+
+
+def _open_vocabulary(encoder: DualEncoder, data: Any, *, protocol: str, batch_size: int, **rules: Any) -> Result:
+    """Windows are no images that another task encodes, too: nothing is kept of them."""
+    used = {name: value for name, value in rules.items() if name not in ("workers", "cache", "engine")}
+    return open_vocabulary(encoder, data, Setting.of(protocol, data), batch_size=batch_size, **used)
+
+
+_BENCHMARKS: dict[str, Callable[..., Result]] = {
+    "zero_shot": zero_shot,
+    "retrieval": retrieval,
+    "open_vocabulary": _open_vocabulary,
+    "localization": localization,
+}
+_OF_WHOLE_IMAGES = ("zero_shot", "retrieval")
 
 
 @dataclass(frozen=True)
@@ -115,15 +130,15 @@ class SuiteRun:
             return DualEncoder.load(model, device)
 
     def _encode_share(self, encoder: DualEncoder) -> None:
-        """What fails here fails again, and is named, when the first rank measures."""
+        """What fails here fails again, and is named, when the first rank measures. Windows are left to the first rank."""
         assert self.cache is not None
-        for each in self.measurements:
+        for each in (each for each in self.measurements if each.task in _OF_WHOLE_IMAGES):
             try:
                 data = self._open(each)
                 if data is not None and self._finished(encoder, each, data) is None:
                     cache_images(
                         encoder,
-                        data,
+                        images_of(data),
                         self.cache,
                         rank=self.ranks.rank,
                         world_size=self.ranks.world_size,
@@ -140,7 +155,9 @@ class SuiteRun:
         try:
             data = self._open(measurement)
             if data is None:
-                return Outcome(measurement, encoder.name, "absent", self._where_to_get(measurement))
+                return Outcome(
+                    measurement, encoder.name, "absent", f"not under {self.root}; get it at {where_to_get(measurement)}"
+                )
             kept = self._finished(encoder, measurement, data)
             if kept is not None:
                 return Outcome(measurement, encoder.name, "kept", result=kept)
@@ -153,18 +170,10 @@ class SuiteRun:
             log.exception("%s of %s", measurement.name, encoder.name)
             return Outcome(measurement, encoder.name, "failed", f"{type(error).__name__}: {error}")
 
-    def _open(self, measurement: Measurement) -> EvalSet | None:
-        entry = next((entry for entry in catalogue() if entry.name == measurement.dataset), None)
-        if entry is not None and entry.find(self.root) is None:
-            return None
-        data = open_dataset(measurement.dataset, self.root, measurement.split)
-        return data if self.rules.limit is None else Head(data, self.rules.limit)
+    def _open(self, measurement: Measurement) -> SuiteData | None:
+        return open_measured(measurement, self.root, self.rules.limit)
 
-    def _where_to_get(self, measurement: Measurement) -> str:
-        entry = next(entry for entry in catalogue() if entry.name == measurement.dataset)
-        return f"not under {self.root}; get it at {entry.home}"
-
-    def _measure(self, encoder: DualEncoder, measurement: Measurement, data: EvalSet) -> Result:
+    def _measure(self, encoder: DualEncoder, measurement: Measurement, data: SuiteData) -> Result:
         rules = {name: value for name, value in asdict(self.rules).items() if name != "limit"}
         with Progress(transient=True) as bar:
             task = bar.add_task(measurement.name, total=None)
@@ -175,21 +184,23 @@ class SuiteRun:
             result = _BENCHMARKS[measurement.task](
                 encoder,
                 data,
-                protocol=measurement.protocol,  # type: ignore[arg-type]  # each benchmark refuses what is none of its own
+                protocol=measurement.protocol,
                 workers=self.workers,
                 cache=self.cache,
                 progress=progress,
                 **rules,
             )
-        seen = contamination_of(data, training_data_of(encoder.name, self.trained_on))
-        return replace(result, contamination=seen, options=self._options(encoder))
+        seen = contamination_of(images_of(data), training_data_of(encoder.name, self.trained_on))
+        return replace(
+            result, contamination=seen, options={"dataset": measurement.dataset, **result.options, **self._options(encoder)}
+        )
 
     def _options(self, encoder: DualEncoder) -> dict[str, Any]:
         """The rules, and what is made of the weights: the same ones under another activation are another model."""
         architecture = sha256(json.dumps(encoder.config, sort_keys=True).encode()).hexdigest()
         return {**asdict(self.rules), "architecture_sha256": architecture, "trained_on": list(self.trained_on)}
 
-    def _finished(self, encoder: DualEncoder, measurement: Measurement, data: EvalSet) -> Result | None:
+    def _finished(self, encoder: DualEncoder, measurement: Measurement, data: SuiteData) -> Result | None:
         """The result of an earlier run, if it would come out again: same weights, data, protocol, rules. A file that cannot be read is
         measured again."""
         path = self._path(encoder, measurement)
@@ -200,8 +211,12 @@ class SuiteRun:
             return None
         if result is None:
             return None
-        there = (result.task, result.protocol, result.model["sha256"], result.data["sha256"], result.options)
-        now = (measurement.task, measurement.protocol, encoder.weights_sha256(), data.sha256(), self._options(encoder))
+        rules = self._options(encoder)
+        recorded = {
+            name: value for name, value in result.options.items() if name in rules
+        }  # beside them what the protocol prescribes
+        there = (result.task, result.protocol, result.model["sha256"], result.data["sha256"], recorded)
+        now = (measurement.task, measurement.protocol, encoder.weights_sha256(), data.sha256(), rules)
         return result if there == now else None
 
     def _path(self, encoder: DualEncoder, measurement: Measurement) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
+from PIL import Image
 
 from evaluation.benchmarks.identity import origin
 from evaluation.benchmarks.segmentation import segmentation_metrics
@@ -39,7 +40,7 @@ SEGEARTH_THRESHOLDS: dict[str, tuple[float, int]] = {
 }  # fmt: skip
 # What RS-OVSS and SegEarth-OV ask with: OpenAI's 80 templates. Ours are for pictures from above.
 PROMPT_SETS: dict[str, PromptSet] = {"rsvl": RSVL, "openai_imagenet": replace(CLIP_BENCHMARK_DEFAULT, name="openai_imagenet")}
-NUM_SHOWN, SHOWN_PX = 4, 512  # overlays in a result
+NUM_SHOWN, SHOWN_PX = 4, 400  # overlays in a result
 DEFAULT_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(19))
 
 
@@ -179,7 +180,7 @@ def open_vocabulary(
             edges.append(boundary_counts(mapped.truth, predicted, len(data.classes), tolerance_px, data.ignore_index))
             keys.append(data.items[index].key)
             if len(shown) < NUM_SHOWN:
-                shown.append(_overlay(data, index, predicted))
+                shown.append(_overlay(data, index, mapped.truth, predicted))
     per_image = _stacked(counts, data)
     has_edges = any(edge[:, ::2].any() for edge in edges)  # true or predicted
     metrics = segmentation_metrics(
@@ -277,15 +278,28 @@ def _mapped(segmenter: Segmenter, data: SegmentationSet, progress: Progress) -> 
     yield finished(parts[0].picture)
 
 
-def _overlay(data: SegmentationSet, index: int, predicted: UInt8[np.ndarray, "h w"]) -> dict[str, Any]:
-    """One image under its predicted classes, small, as the report shows it; the legend names the classes it has."""
+def _overlay(
+    data: SegmentationSet, index: int, truth: UInt8[np.ndarray, "h w"], predicted: UInt8[np.ndarray, "h w"]
+) -> dict[str, Any]:
+    """One image, bare, under its true and under its predicted classes, small, as the report shows them; the legend names the classes of
+    either. What is ignored has no colour."""
     key, classes = data.items[index].key, Classes(data.synonyms)
-    picture = blend(Pixels.decode(data.image(index), key).pixels, predicted, classes)
+    pixels = Pixels.decode(data.image(index), key).pixels
+    counted = np.where(truth == data.ignore_index, np.uint8(NO_CLASS), truth)
+    ids = {"picture": np.full_like(predicted, NO_CLASS), "truth": counted, "image": predicted}
+    present = np.union1d(counted, predicted).tolist()
+    return {
+        "key": key,
+        **{f"{name}_base64": _small(blend(pixels, each, classes)) for name, each in ids.items()},
+        "legend": [[data.classes[i], list(classes.palette()[i])] for i in present if i < len(data.classes)],
+    }
+
+
+def _small(picture: Image.Image) -> str:
     picture.thumbnail((SHOWN_PX, SHOWN_PX))
     content = io.BytesIO()
     picture.save(content, "WEBP", quality=70)
-    legend = [[data.classes[i], list(classes.palette()[i])] for i in np.unique(predicted).tolist() if i < len(data.classes)]
-    return {"key": key, "image_base64": base64.b64encode(content.getvalue()).decode(), "legend": legend}
+    return base64.b64encode(content.getvalue()).decode()
 
 
 def _counted(

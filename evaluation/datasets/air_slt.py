@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.data import EvalItem, FileSet
-from evaluation.datasets.entry import check_files, check_inside, first_that_holds
+from evaluation.datasets.entry import check_files, check_inside, first_that_holds, folders_called
 from evaluation.metrics.polygon_mask import Polygon
 from rsvl_data.errors import DataError
 
+AIR_SLT, HOME = "air-slt", "https://github.com/xiaoyuan1996/SemanticLocalizationMetrics"
+_FOLDERS = ("AIR-SLT", "SemanticLocalizationMetrics", "selo_air_slt")
 NUM_OFFICIAL_QUERIES, NUM_OFFICIAL_SCENES = 59, 22
 _ANNOTATIONS = ("anno.json", "annotations/anno.json", "test_data/annotations/anno.json")
 _SCENES = ("imgs", "images", "../imgs", "")
@@ -57,13 +59,22 @@ class LocalizationSet:
         return LocalizationSet(self.scenes, self.queries[:limit], self.dropped)
 
 
-def open_air_slt(folder: Path, name: str = "air-slt") -> LocalizationSet:
+def find_air_slt(root: Path) -> Path | None:
+    """The folder of AIR-SLT below `root`, or `root` itself; None when its annotations are not there."""
+    return next((folder for folder in folders_called(root, _FOLDERS) if _annotations(folder)), None)
+
+
+def _annotations(folder: Path) -> Path | None:
+    return next((folder / place for place in _ANNOTATIONS if (folder / place).is_file()), None)
+
+
+def open_air_slt(folder: Path, name: str = AIR_SLT) -> LocalizationSet:
     """Queries without a text or with regions that are no polygons are dropped and counted.
 
     Raises DataError for a folder without annotations, annotations that are no list, none that can be asked, names that lead out of the
     folder, and scenes that are not there.
     """
-    path = next((folder / place for place in _ANNOTATIONS if (folder / place).is_file()), None)
+    path = _annotations(folder)
     if path is None:
         raise DataError(f"{folder} holds no annotations; expected {' or '.join(_ANNOTATIONS[:2])}")
     try:
@@ -91,7 +102,7 @@ def open_air_slt(folder: Path, name: str = "air-slt") -> LocalizationSet:
 
 
 def _note(name: str, num_queries: int, num_scenes: int) -> str | None:
-    if name != "air-slt" or (num_queries, num_scenes) == (NUM_OFFICIAL_QUERIES, NUM_OFFICIAL_SCENES):
+    if name != AIR_SLT or (num_queries, num_scenes) == (NUM_OFFICIAL_QUERIES, NUM_OFFICIAL_SCENES):
         return None
     return (
         f"{num_queries} queries on {num_scenes} scenes here, {NUM_OFFICIAL_QUERIES} on {NUM_OFFICIAL_SCENES} in AIR-SLT as published; "

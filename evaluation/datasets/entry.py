@@ -77,7 +77,7 @@ class DatasetEntry:
         found = next(self._found(root), None)
         if found is None:
             expected = "\n".join(f"  {layout.expects}" for layout in self.layouts)
-            there = next(_folders_called(root, self.folders), None)
+            there = next(folders_called(root, self.folders), None)
             raise DataError(
                 f"{there} holds nothing of {self.title}. Expected one of\n{expected}\n"
                 if there
@@ -91,14 +91,14 @@ class DatasetEntry:
         return next((known for known in self.splits if known.name == split), None)
 
     def _found(self, root: Path) -> Iterator[tuple[Path, Layout]]:
-        for folder in _folders_called(root, self.folders):
+        for folder in folders_called(root, self.folders):
             for layout in self.layouts:
                 if layout.matches(folder, self):
                     yield folder, layout
 
 
-def _folders_called(root: Path, names: Iterable[str]) -> Iterator[Path]:
-    """The root first: people give the folder of one dataset, too."""
+def folders_called(root: Path, names: Iterable[str]) -> Iterator[Path]:
+    """Folders that go by one of these names: the root first, since people give the folder of one dataset, too, then those in it."""
     wanted = [spelling(name) for name in names]
     if not root.is_dir():
         return

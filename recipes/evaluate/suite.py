@@ -1,7 +1,7 @@
 """A suite of measurements of one model or several: `rsvl eval run SUITE --model M --root DATA --out FOLDER`.
 
-quick (EuroSAT and UCM), georsclip and farslip (what their papers report), all. The same command goes on where it stopped. Several processes
-share the encoding of images, and the numbers are the same:
+quick (EuroSAT and UCM), georsclip and farslip (what their papers report: scenes, captions, masks, places), all. The same command goes on
+where it stopped. Several processes share the encoding of images, and the numbers are the same; masks and places are left to the first:
 
 torchrun --nproc_per_node 8 -m recipes.evaluate.suite georsclip --model M --root DATA --out FOLDER
 """
@@ -41,7 +41,7 @@ class Options:
     trained_on: tuple[str, ...] = ()
     """datasets the models were trained on, where their folder does not say: rsicd, nwpu-captions, ...; looked up in known overlaps"""
     batch_size: int = 64
-    """images encoded at once"""
+    """images or windows encoded at once"""
     workers: int = 2
     """threads that read and decode ahead, each process"""
     precision: EvalPrecision = "fp32"
@@ -51,7 +51,7 @@ class Options:
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """where the models run; of several processes each takes its own GPU"""
     limit: int | None = None
-    """only the first images of each split"""
+    """only the first images of each split, queries where these are measured"""
     seed: int = 0
     """of the bootstrap and of the examples shown"""
     num_bootstrap: int = 1000

@@ -11,6 +11,7 @@ from evaluation.comparison import compare, compare_all
 from evaluation.dense_items import mask_items, of_masks
 from evaluation.metrics.boundary import boundary_counts
 from evaluation.metrics.segmentation import SegmentationCounts, measures, over_images
+from evaluation.report_groups import untested_pairs
 from evaluation.result import Metric, Result
 from rsvl_data.errors import DataError
 
@@ -125,3 +126,28 @@ def test_one_image_has_no_interval():
     one = SegmentationCounts(NUM_CLASSES, per_image=counts.per_image[:1])
     found = segmentation_metrics(one, "rsvl", kept, edges[:1], 5, 0)
     assert found and all(metric.low is None and metric.high is None for metric in found.values())
+
+
+def test_items_of_another_version_are_told_not_paired():
+    new, other = segmented("a", 1), segmented("b", 2)
+    items = {name: value for name, value in new.details["items"].items() if name != "labelled"}
+    old = replace(new, details={"items": items})
+    assert compare_all([old, other]) == [] and compare_all([new, other])
+    told = "the item-by-item record of a is of another version: measure again"
+    assert untested_pairs([old, other], []) == [("open_vocabulary", "toy", "a and b", told)]
+    with pytest.raises(
+        DataError, match=r"a on toy/test \(open_vocabulary, rsvl\): .*not of this version.*'labelled'.*Measure it again"
+    ):
+        compare(old, other)
+
+
+def test_one_image_tells_no_two_models_apart():
+    def of_one_image(whole):
+        items = {name: value if name == "mean_over" else value[:1] for name, value in whole.details["items"].items()}
+        return replace(whole, n=1, details={"items": items})
+
+    one, other = of_one_image(segmented("a", 1)), of_one_image(segmented("b", 2))
+    assert compare_all([one, other]) == []
+    assert untested_pairs([one, other], []) == [
+        ("open_vocabulary", "toy", "a and b", "a single item: there is nothing to draw again")
+    ]

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from colour_encoder import ColourEncoder
 from PIL import Image
 
@@ -191,6 +193,15 @@ def test_the_authors_crops_are_enlarged_without_smoothing():
     assert bare.std() > 1.3 * np.asarray(smooth).std()
     crops = WindowSet(_Plain(stripes), "x", [Window(0, 510, 0, 510)], AUTHORS)
     assert Image.open(io.BytesIO(crops.image(0))).size == (256, 256)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (512, 512), (768, 768), (300, 500), (100, 80), (1, 1), (256, 768)])
+def test_the_authors_crops_are_those_of_torchs_kernel(size):
+    crop = np.random.default_rng(0).integers(0, 256, (*size, 4), dtype=np.uint8)[..., :3]
+    levels = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float()
+    theirs = F.interpolate(levels, size=(256, 256), mode="bicubic", align_corners=False)[0].permute(1, 2, 0)
+    off = np.abs(cubic_without_smoothing(crop, 256) - theirs.clamp(0, 255).numpy())
+    assert off.max() <= 0.5 + 1e-3
 
 
 class _Plain:

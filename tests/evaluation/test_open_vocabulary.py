@@ -135,7 +135,22 @@ def test_a_perfect_prediction_is_one(encoder):
     shown = found.details["overlays"]
     assert [each["key"] for each in shown] == [f"test-{i}" for i in range(4)]
     assert [[name for name, _ in each["legend"]] for each in shown] == [["red"], ["green"], ["blue"], ["red"]]
-    assert all(Image.open(io.BytesIO(base64.b64decode(each["image_base64"]))).size == (20, 16) for each in shown)
+    for each in shown:
+        pictures = [opened(each[f"{name}_base64"]) for name in ("picture", "truth", "image")]
+        assert {picture.size for picture in pictures} == {(20, 16)}
+        assert each["truth_base64"] == each["image_base64"] != each["picture_base64"]  # all is right, and coloured
+
+
+def opened(text: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(text)))
+
+
+def test_the_legend_names_what_is_true_or_predicted_and_ignored_pixels_stay_bare(encoder):
+    data = squares(change=lambda mask: np.where(np.arange(20) < 10, 255, 2).astype(np.uint8) * np.ones_like(mask))
+    [first, *_] = open_vocabulary(encoder, data, setting_of(data), num_bootstrap=5).details["overlays"]
+    assert [name for name, _ in first["legend"]][-1] == data.classes[2] and len(first["legend"]) > 1
+    bare, truth = (np.asarray(opened(first[f"{name}_base64"]).convert("RGB"), dtype=int) for name in ("picture", "truth"))
+    assert np.abs(bare - truth)[:, :8].mean() < 12 < np.abs(bare - truth)[:, 12:].mean()
 
 
 def test_ignored_pixels_and_images_count_for_nothing(encoder):

@@ -1,10 +1,12 @@
 """`rsvl eval report` on files and on the output folder of a suite."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from evaluation.report_commands import command
 from evaluation.report_groups import Missing, save_missing
 from evaluation.result import Metric, Result
 from recipes.cli import main
@@ -61,3 +63,59 @@ def test_errors_say_what_to_do(suite: Path, tmp_path: Path, given: list[str], st
     folders = {"EMPTY": str(tmp_path / "empty"), "SUITE": str(suite), "BROKEN": str(suite)}
     assert main(["eval", "report", *(folders.get(word, word) for word in given)]) == status
     assert told in " ".join(capsys.readouterr().err.split())
+
+
+RULES = {
+    "batch_size": 8,
+    "workers": 2,
+    "precision": "bf16",
+    "engine": "fast",
+    "limit": 5,
+    "num_bootstrap": 9,
+    "trained_on": ["a", "b c"],
+}
+PIXELS = {
+    "head": "last",
+    "scale": 2.0,
+    "window_px": 64,
+    "stride_px": 32,
+    "upsample": "jbu",
+    "threshold": 0.3,
+    "background": "clutter",
+}
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "told"),
+    [
+        ("zero_shot", {"options": {**RULES, "dataset": "ucm"}}, "--model MODEL --data ucm --root DATA --split val"),
+        ("retrieval", {"options": RULES, "data": {"lang": "es"}}, "--data DATASET --split val --protocol rsvl --lang es"),
+        ("localization", {"options": RULES, "data": {"scales_px": "64 96"}}, "--protocol rsvl --scales-px 64 96 --limit 5"),
+        ("open_vocabulary", {"options": {**RULES, **PIXELS, "dataset": "loveda"}}, "--dataset loveda --data DATA --split val"),
+        ("open_vocabulary", {"options": PIXELS}, "--window 64 --stride 32"),
+        ("segmentation", {"options": {"leave_out": ["x y"], "boundary_px": 3.0}}, "--leave-out 'x y' --boundary-px 3.0"),
+        ("referring", {}, "--predicted MASKS --dataset toy --root DATA --split val --protocol rsvl --seed 0"),
+        ("quality", {}, "eval quality --scores SCORES --dataset toy --seed 0 --out quality.json"),
+        ("linear_probe", {"options": RULES}, "--trained-on a 'b c'"),
+    ],
+)  # fmt: skip
+def test_commands_have_only_options_that_there_are(task: str, fields: dict, told: str, capsys) -> None:
+    origin = {"model": {"name": "m"}, "data": {}, "code": "0", "seconds": 1.0}
+    text = command(Result(task, "toy", "val", "rsvl", 20, {}, **{**origin, **fields}))
+    assert told in text
+    with pytest.raises(SystemExit):
+        main([*text.split()[1:3], "--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    assert set(re.findall(r"--[a-z-]+", text)) <= known
+
+
+def test_a_published_protocol_is_not_told_what_it_prescribes() -> None:
+    origin = {
+        "model": {"name": "m"},
+        "data": {},
+        "code": "0",
+        "seconds": 1.0,
+        "options": {**PIXELS, "threshold": 0.0, "background": None},
+    }
+    text = command(Result("open_vocabulary", "loveda", "val", "farslip", 20, {}, **origin))
+    assert "--window" not in text and "--head" not in text and "--background" not in text

@@ -15,7 +15,7 @@ from PIL import Image
 
 from evaluation.datasets import catalogue
 from evaluation.result import Result
-from evaluation.suite import measurements
+from evaluation.suite import Measurement, measurements
 from recipes._suite_run import Ranks
 from recipes.cli import main
 from recipes.evaluate import suite
@@ -216,6 +216,67 @@ def test_models_that_cannot_be_loaded_are_named(options, capsys, no_page):
     assert "3 measured, 3 failed" in told
     names = "zero_shot-eurosat-rsvl, zero_shot-ucm-rsvl, retrieval-ucm-captions-rsvl"
     assert f"failed: {names} of rsvl-tony: no model" in told and told.count("no model is called") == 1
+
+
+MASKS, PLACES = Measurement("open_vocabulary", "loveda", "rsvl"), Measurement("localization", "air-slt", "rsvl")
+
+
+@pytest.fixture
+def dense(options, tmp_path, monkeypatch) -> suite.Options:
+    """Two images with masks, and a scene with two sentences."""
+    root = tmp_path / "dense"
+    for number in (1, 2):
+        for kind, image in (
+            ("images", Image.new("RGB", (80, 64), (90, 50 * number, 30))),
+            ("masks", Image.new("L", (80, 64), number)),
+        ):
+            path = root / f"LoveDA/Val/Rural/{kind}_png/{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
+    scene = Image.new("RGB", (600, 500), (20, 90, 20))
+    scene.paste((230, 77, 26), (300, 200, 480, 380))
+    (root / "AIR-SLT").mkdir()
+    scene.save(root / "AIR-SLT" / "0.png")
+    square = [[300, 200], [480, 200], [480, 380], [300, 380]]
+    asked = [{"caption": text, "jpg_name": "0.png", "points": [square]} for text in ("a red roof", "a roof")]
+    (root / "AIR-SLT" / "anno.json").write_text(json.dumps(asked))
+    monkeypatch.setattr(suite, "measurements", lambda name: (MASKS, PLACES))
+    return replace(options, root=root)
+
+
+def test_masks_and_places_are_measured_and_kept(dense, encoded, capsys):
+    assert states(suite.run(dense)) == {"loveda": "measured", "air-slt": "measured"}
+    told = capsys.readouterr().out
+    assert "loveda/val" in told and "miou" in told and "air-slt/test" in told and "rmi" in told
+    before = results_of(dense.out)
+    assert {name: result.n for name, result in before.items()} == {
+        "localization-air-slt-rsvl": 2,
+        "open_vocabulary-loveda-rsvl": 2,
+    }
+    assert before["open_vocabulary-loveda-rsvl"].options["head"] == "segearth"  # beside the rules of the run
+    page = (dense.out / "report.html").read_text()
+    assert "Open-vocabulary segmentation" in page and "Semantic localisation" in page
+    encoded.clear()
+    assert states(suite.run(dense)) == {"loveda": "kept", "air-slt": "kept"} and encoded == []
+    assert results_of(dense.out) == before
+    assert [outcome.result.n for outcome in suite.run(replace(dense, limit=1))] == [1, 1]
+
+
+def test_two_models_are_paired_on_masks_and_places(dense, tmp_path):
+    DualEncoder.load("rsvl-tiny").export(tmp_path / "other")
+    suite.run(replace(dense, model=("rsvl-tiny", str(tmp_path / "other"))))
+    comparisons = json.loads((dense.out / "comparisons.json").read_text())
+    assert {(each["task"], each["metric"]) for each in comparisons} >= {("open_vocabulary", "miou"), ("localization", "rmi")}
+
+
+def test_absent_and_broken_masks_and_places(dense, capsys, no_page):
+    next(dense.root.glob("LoveDA/**/masks_png/2.png")).write_bytes(b"no mask")
+    shutil.rmtree(dense.root / "AIR-SLT")
+    with pytest.raises(Exception, match="1 of 2 measurements failed"):
+        suite.run(dense)
+    told = capsys.readouterr().out
+    assert f"absent: {PLACES.name} of rsvl-tiny: not under {dense.root}; get it at https://github.com/xiaoyuan1996" in told
+    assert f"failed: {MASKS.name} of rsvl-tiny:" in told and "masks_png/2.png" in told
 
 
 @pytest.mark.parametrize(

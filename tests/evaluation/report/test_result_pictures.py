@@ -63,6 +63,20 @@ def test_overlays_with_a_legend_and_classes_by_iou(render: Callable[..., Element
     assert [words(e.text) for e in classes.all("ul", class_="classes")[0].all("li")] == ["water 75.0%", "road 86.0%"]
 
 
+def test_the_truth_stands_beside_the_prediction(render: Callable[..., Element]) -> None:
+    pictures = {"picture_base64": text(png()), "truth_base64": text(png()), "image_base64": text(png())}
+    [section] = render([segmentation({"key": "tile1", **pictures, "legend": [["water", [0, 0, 255]]]})]).all(
+        "section", id="overlays"
+    )
+    [figure] = section.all("figure")
+    assert [image.attributes["alt"] for image in figure.all("img")] == [
+        "Picture of tile1", "Truth of tile1", "Prediction of tile1"
+    ]  # fmt: skip
+    assert words(figure.text) == "Picture Truth Prediction tile1 water"
+    broken = render([segmentation({"key": "tile1", **pictures, "truth_base64": "!!"})]).all("section", id="overlays")[0]
+    assert len(broken.all("img")) == 2 and [words(e.text) for e in broken.all(class_="no-picture")] == ["no picture of tile1"]
+
+
 @pytest.mark.parametrize(
     ("legend", "shown"),
     [
@@ -89,7 +103,7 @@ def test_a_path_is_read_below_the_folder_of_the_page_only(tmp_path: Path) -> Non
     (tmp_path / "private.png").write_bytes(png())
     (folder / "link.png").symlink_to(tmp_path / "private.png")
     paths = ["map.png", "../private.png", str(tmp_path / "private.png"), "link.png", "absent.png", ""]
-    found = [heat_maps(localization({"query": path, "path": path}), folder)[0].uri for path in paths]
+    found = [heat_maps(localization({"query": path, "path": path}), folder)[0].panels[0].uri for path in paths]
     assert [uri is not None for uri in found] == [True, False, False, False, False, False]
 
 
@@ -105,12 +119,12 @@ def test_a_picture_that_cannot_be_had_is_named(
 
 def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-    assert heat_maps(localization({"query": "q", "image_base64": text(png(30, 20))}), tmp_path)[0].uri is None
+    assert heat_maps(localization({"query": "q", "image_base64": text(png(30, 20))}), tmp_path)[0].panels[0].uri is None
 
 
 def test_large_pictures_are_made_small_and_few(tmp_path: Path) -> None:
     found = heat_maps(localization(*[{"query": "q", "image_base64": text(png(2000, 1000))}] * 20), tmp_path)
-    assert len(found) == 6 and (found[0].width_px, found[0].height_px) == (560, 280)
+    assert len(found) == 6 and (found[0].panels[0].width_px, found[0].panels[0].height_px) == (560, 280)
 
 
 @pytest.mark.parametrize("details", [{"heat_maps": "x"}, {"heat_maps": [1, "x"]}, {"heat_maps": []}, {}])
