@@ -22,12 +22,11 @@ from typing import Any, Literal
 import tyro
 
 from benchmarks.ablation.arms import Arm, arms, representatives
-from benchmarks.ablation.cells import SCALES, Cell, Place, Scale, finish, make_start, one_thread, read_results
+from benchmarks.ablation.cells import SCALES, Cell, Place, Results, Scale, finish, make_start, one_thread, read_results
 from benchmarks.ablation.data import open_world
 from benchmarks.ablation.measure import scores
 from benchmarks.ablation.summary import BASELINE, summarise
 from benchmarks.measure import write_result
-from rsvl_data.version import code_version
 from rsvl_pretrain.model import DualEncoder
 
 WORLDS = ("scenes", "real")
@@ -129,19 +128,20 @@ def _finished(
 
 
 def _write(out: Path, world: str, arm: Arm, files: dict[Cell, Path], rates: Rates, scale: Scale) -> None:
-    def results(name: str) -> list[Any]:
+    def results(name: str) -> list[Results]:
         of_arm = sorted((cell.seed, path) for cell, path in files.items() if (cell.world, cell.arm) == (world, name))
         return [read_results(path, "test") for _, path in of_arm]
 
+    seeds = results(arm.name)
     found = {
-        "code": code_version(),
+        "code": ", ".join(sorted({result.code for of_seed in seeds for result in of_seed.values()})),
         "scale": scale.name,
         "world": world,
         "arm": arm.name,
         "words": arm.words,
         "lrs": [rates[world, stage.family] for stage in arm.stages],
         "seeds": list(scale.seeds),
-        "measured_on": summarise(results(arm.name), results(BASELINE)),
+        "measured_on": summarise(seeds, results(BASELINE)),
     }
     write_result(out / world / f"{arm.name}.json", "ablation", found)
 

@@ -1,7 +1,7 @@
 """docs/ablations.md, every number of it from the result files of the ablation."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -24,7 +24,7 @@ _CELLS_EXPLAINED = (
     "A cell has the mean over seeds in percent (lowest–highest seed), and below it the difference to CLIP only in points, with the 95 % "
     "interval of a paired bootstrap over test items of all seeds together. **Bold**: the interval leaves out 0 and every seed has the "
     "same sign. The intervals speak of other images, not of other seeds, and none is corrected for the number of comparisons: one in "
-    "twenty leaves out 0 by chance."
+    "twenty leaves out 0 by chance. Where values lie near guessing, differences mean little."
 )
 
 
@@ -38,6 +38,7 @@ def page(folder: Path) -> str | None:
         "# Ablations",
         "Of the two tables one is measured on procedural scenes, not real imagery; the other on a few hundred real images.",
         _about(worlds["scenes"][0], grid),
+        _on_both(worlds),
         *(part for world, found in worlds.items() for part in _section(world, found)),
         _rates(grid["tried"]),
     ]
@@ -63,6 +64,25 @@ def _about(baseline: Found, grid: Found) -> str:
         f"{baseline['code']}; written by `python -m benchmarks.tables`)."
     )
     return f"{how}\n\n{_TASKS_EXPLAINED} {_CELLS_EXPLAINED}"
+
+
+def _on_both(worlds: Mapping[str, Sequence[Found]]) -> str:
+    """Of each task the arms whose difference is told apart in both worlds, and nowhere with the other sign."""
+    names = {each["arm"]: each["words"] for found in worlds.values() for each in found if each["arm"] != BASELINE}
+    parts = []
+    for task, words in _TASKS.items():
+        signs = {name: [_signs(found, name, task) for found in worlds.values()] for name in names}
+        for sign, side in ((1, "higher"), (-1, "lower")):
+            if same := [names[name] for name, sets in signs.items() if all(sign in each and -sign not in each for each in sets)]:
+                parts.append(f"- {words}: {side} with {', '.join(same)}")
+    about = "Told apart from CLIP only on scenes and on a real set, and on none with the other sign:"
+    return "## What holds on both kinds of data\n\n" + "\n".join([about, "", *(parts or ["- nothing"])])
+
+
+def _signs(found: Sequence[Found], arm: str, task: str) -> set[int]:
+    """Verdicts on all data of a task; none for an arm that was not measured there."""
+    measured = next((each["measured_on"] for each in found if each["arm"] == arm), {})
+    return {verdict(each) for name, each in measured.items() if name.partition(" ")[0] == task}
 
 
 def _section(world: str, found: Sequence[Found]) -> list[str]:

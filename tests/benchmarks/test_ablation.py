@@ -26,7 +26,8 @@ def result(right, name="scenes"):
     """Zero-shot accuracy of items that are right or not."""
     right = np.array(right, bool)
     items = {"truth": [0] * len(right), "rank": np.where(right, 1, 9).tolist()}
-    metrics = {"acc1": Metric(float(right.mean()), chance=0.5)}
+    value = float(right.mean())
+    metrics = {"acc1": Metric(value, low=value, high=value, chance=0.5)}
     model = {"name": "m", "sha256": "0"}
     return Result("zero_shot", name, "test", "rsvl", len(right), metrics, model, {}, "code", 0.0, details={"items": items})
 
@@ -164,8 +165,10 @@ def test_the_page_says_what_is_told_apart(tmp_path):
             measured = summarise(results, found[BASELINE][0])
             record = {**scale, "world": world, "arm": name, "words": words, "measured_on": measured}
             (tmp_path / world / f"{name}.json").write_text(json.dumps(record))
+    tasks = ("zero_shot", "objects", "retrieval", "open_vocabulary")
     tried = [
-        {"world": "real", "family": "f", "arm": "a", "lr": lr, "val_score": value} for lr, value in ((0.1, 0.3), (0.01, 0.4))
+        {"world": "real", "family": "f", "arm": "a", "lr": lr, "val": dict.fromkeys(tasks, value)}
+        for lr, value in ((0.1, 0.3), (0.01, 0.4))
     ]
     assert page(tmp_path) is None
     grid = {
@@ -179,6 +182,7 @@ def test_the_page_says_what_is_told_apart(tmp_path):
     text = page(tmp_path)
     assert text is not None
     assert "7.7 million" in text and "1,972 scenes or 1,094 real images" in text
+    assert "- zero-shot: higher with better arm\n- zero-shot: lower with worse arm\n\n" in text
     assert "| CLIP only | 51.0 (50.0–52.0) |" in text
     assert "| better arm | 90.0 (90.0–90.0)<br>**+39.0 [" in text and "| worse arm | 15.0 (10.0–20.0)<br>**−36.0 [" in text
     assert "| equal arm | 51.0 (50.0–52.0)<br>+0.0 [+0.0, +0.0] |" in text
