@@ -20,6 +20,7 @@ from evaluation.result import Result
 from rsvl_data.errors import DataError
 from rsvl_data.shards import write_atomically
 
+LEAST_UNITS = 6  # of fewer, all favour one model by chance in more than 1 of 20 cases: 2 ** (1 - 5) = 0.06
 KS = (1, 5, 10)  # of the mean recall of the remote-sensing papers
 
 
@@ -68,8 +69,9 @@ class MeasuredItems(NamedTuple):
 
     @property
     def can_be_resampled(self) -> bool:
-        """Whether a resample can differ from the data: a single unit would make every difference look certain."""
-        return self.num_units > 1 if self.strata is None else bool(np.unique(self.strata, return_counts=True)[1].max() > 1)
+        """Whether there are enough units, and two of one stratum: where no resample can differ, every difference looks certain."""
+        varies = self.strata is None or bool(np.unique(self.strata, return_counts=True)[1].max() > 1)
+        return self.num_units >= LEAST_UNITS and varies
 
 
 def compare_all(results: Sequence[Result], *, num_bootstrap: int = 1000, seed: int = 0) -> list[Comparison]:
@@ -80,7 +82,7 @@ def compare_all(results: Sequence[Result], *, num_bootstrap: int = 1000, seed: i
 
 
 def compare(first: Result, second: Result, *, num_bootstrap: int = 1000, seed: int = 0) -> list[Comparison]:
-    """One comparison a metric that both have two items or more for.
+    """One comparison a metric that both have items enough for.
 
     Raises DataError for results that are not of the same items, or keep them in another version's form.
     """

@@ -1,5 +1,6 @@
 """The commands that measure results again, from what the results record."""
 
+import re
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -30,7 +31,8 @@ def command(result: Result) -> str:
     DATASET for that of one, SCORES for a table."""
     task = shlex.quote(result.task.replace("_", "-"))
     words = [f"--{flag} {_quoted(value)}" for flag, value in _options(result) if value not in (None, "", [])]
-    return " ".join(["rsvl eval", task, *_inputs(result), *words, f"--out {task}.json"])
+    out = "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-") for name in (result.task, result.dataset, result.protocol))
+    return " ".join(["rsvl eval", task, *_inputs(result), *words, f"--out {out}.json"])
 
 
 def _quoted(value: Any) -> str:

@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from evaluation.comparison import Comparison, keeps_items, measured_items
+from evaluation.comparison import LEAST_UNITS, Comparison, keeps_items, measured_items
 from evaluation.contamination import shows_overlap
 from evaluation.result import Metric, Result
 from evaluation.wording import HEADLINE, metric_words, model_name
@@ -199,4 +199,4 @@ def _why_not_paired(one: Result, other: Result) -> Iterator[str]:
     elif old := [model_name(result) for result in (one, other) if not keeps_items(result)]:
         yield f"the item-by-item record of {' and '.join(old)} is of another version: measure again"
     elif not any(each.can_be_resampled for each in measured_items(one).values()):
-        yield "a single item: there is nothing to draw again"
+        yield f"too few items: less than {LEAST_UNITS} cannot tell two models apart"

@@ -95,7 +95,7 @@ PIXELS = {
         ("open_vocabulary", {"options": PIXELS}, "--window 64 --stride 32"),
         ("segmentation", {"options": {"leave_out": ["x y"], "boundary_px": 3.0}}, "--leave-out 'x y' --boundary-px 3.0"),
         ("referring", {}, "--predicted MASKS --dataset toy --root DATA --split val --protocol rsvl --seed 0"),
-        ("quality", {}, "eval quality --scores SCORES --dataset toy --seed 0 --out quality.json"),
+        ("quality", {}, "eval quality --scores SCORES --dataset toy --seed 0 --out quality-toy-rsvl.json"),
         ("linear_probe", {"options": RULES}, "--trained-on a 'b c'"),
     ],
 )  # fmt: skip

@@ -223,11 +223,11 @@ MASKS, PLACES = Measurement("open_vocabulary", "loveda", "rsvl"), Measurement("l
 
 @pytest.fixture
 def dense(options, tmp_path, monkeypatch) -> suite.Options:
-    """Two images with masks, and a scene with two sentences."""
+    """Six images with masks, and a scene with six sentences."""
     root = tmp_path / "dense"
-    for number in (1, 2):
+    for number in range(1, 7):
         for kind, image in (
-            ("images", Image.new("RGB", (80, 64), (90, 50 * number, 30))),
+            ("images", Image.new("RGB", (80, 64), (90, 40 * number, 30))),
             ("masks", Image.new("L", (80, 64), number)),
         ):
             path = root / f"LoveDA/Val/Rural/{kind}_png/{number}.png"
@@ -238,7 +238,7 @@ def dense(options, tmp_path, monkeypatch) -> suite.Options:
     (root / "AIR-SLT").mkdir()
     scene.save(root / "AIR-SLT" / "0.png")
     square = [[300, 200], [480, 200], [480, 380], [300, 380]]
-    asked = [{"caption": text, "jpg_name": "0.png", "points": [square]} for text in ("a red roof", "a roof")]
+    asked = [{"caption": text, "jpg_name": "0.png", "points": [square]} for text in "roof house square lake field road".split()]
     (root / "AIR-SLT" / "anno.json").write_text(json.dumps(asked))
     monkeypatch.setattr(suite, "measurements", lambda name: (MASKS, PLACES))
     return replace(options, root=root)

@@ -136,8 +136,8 @@ def test_commands_that_make_the_numbers_again(render: Callable[..., Element], ru
     [section] = render(results, runs=[run]).all("section", id="reproduce")
     assert section.all("pre")[0].text.splitlines() == [
         "rsvl run pretrain/clip --config RUN/config.json",
-        "rsvl eval zero-shot --model MODEL --data DATASET --split test --protocol rsvl --seed 0 --out zero-shot.json",
-        "rsvl eval retrieval --model MODEL --data DATASET --split 'a b' --protocol rsvl --lang es --seed 3 --out retrieval.json",
+        "rsvl eval zero-shot --model MODEL --data DATASET --split test --protocol rsvl --seed 0 --out zero-shot-toy-rsvl.json",
+        "rsvl eval retrieval --model MODEL --data DATASET --split 'a b' --protocol rsvl --lang es --seed 3 --out retrieval-toy-rsvl.json",
     ]
 
 
