@@ -58,7 +58,7 @@ class SelfDistillationConfig:
     freeze_last_layer_epochs: int = 1
     """epochs in which the prototypes stay as they began: neither update nor weight decay"""
     head_lr_share: float = 1.0
-    """learning rate of the head, as a share of --optim.lr"""
+    """learning rate of the head, as a share of the towers'"""
 
     def __post_init__(self) -> None:
         if min(self.student_temperature, self.teacher_temperature, self.teacher_temperature_start or 1) <= 0:

@@ -92,6 +92,6 @@ def test_an_encoder_packs_in_training_and_not_in_evaluation():
     assert max(rows * columns for rows, columns in seen) < 120
     seen.clear()
     measured = encoder.eval().encode_tokens(tokens), encoder.encode_text(captions)
-    assert set(seen) == {(12, 16)}
+    assert set(seen) == {(12, 16), (12, 11)}  # rounded up, and to the token
     for embeds in (*trained, *measured):
         torch.testing.assert_close(embeds, encoder.model.encode_text(tokens, normalize=True), rtol=1e-5, atol=1e-5)
