@@ -137,3 +137,9 @@ def reddish(tmp_path: Path) -> Dataset:
             for split, count in splits.items()
         },
     )
+
+
+@pytest.fixture
+def few_items_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two models are compared on a handful of items, too, whose numbers can be checked by hand."""
+    monkeypatch.setattr("evaluation.comparison.LEAST_UNITS", 1)

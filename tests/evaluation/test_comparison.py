@@ -11,6 +11,8 @@ from evaluation.data import ShardSet
 from evaluation.wording import comparison_table
 from rsvl_data.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("few_items_will_do")
+
 
 @pytest.fixture
 def pair(encoder, colours):

@@ -81,6 +81,7 @@ def test_other_images_or_classes_are_no_pair(other):
         compare(one, two)
 
 
+@pytest.mark.usefixtures("few_items_will_do")
 def test_phrases_of_one_image_are_drawn_together():
     items = {"intersection": [9, 8, 1], "union": [10, 10, 10], "image": [0, 0, 1]}
     metrics = {name: Metric(value) for name, value in {"oiou": 0.6, "miou": 0.6, "precision@0.5": 2 / 3}.items()}
@@ -91,6 +92,7 @@ def test_phrases_of_one_image_are_drawn_together():
     assert (by_metric["miou"].low, by_metric["miou"].high) == (0, pytest.approx(0.35))  # only the second image; only the first
 
 
+@pytest.mark.usefixtures("few_items_will_do")
 def test_less_attention_beside_the_target_is_better():
     def located(name, ras):
         items = {"query": ["0", "1"], "rsu": [0.5, 0.5], "ras": ras, "rda": [0.5, 0.5], "rmi": [0.5, 0.5]}

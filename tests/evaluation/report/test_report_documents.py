@@ -49,6 +49,7 @@ def test_published_rows_that_do_not_compare_are_marked_in_both(tmp_path: Path) -
         assert "Does not compare (protocol farslip, ours georsclip; split" in text and "arxiv.org/abs/2306.11300v5" in text
 
 
+@pytest.mark.usefixtures("few_items_will_do")
 def test_latex_is_balanced_booktabs(tmp_path: Path) -> None:
     items = {"items": {"truth": [0, 1], "rank": [1, 2]}}
     results = [make_result(model={"name": name}, n=2, details=items) for name in ("a_1", "b%")]
