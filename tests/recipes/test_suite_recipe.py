@@ -250,8 +250,8 @@ def test_masks_and_places_are_measured_and_kept(dense, encoded, capsys):
     assert "loveda/val" in told and "miou" in told and "air-slt/test" in told and "rmi" in told
     before = results_of(dense.out)
     assert {name: result.n for name, result in before.items()} == {
-        "localization-air-slt-rsvl": 2,
-        "open_vocabulary-loveda-rsvl": 2,
+        "localization-air-slt-rsvl": 6,
+        "open_vocabulary-loveda-rsvl": 6,
     }
     assert before["open_vocabulary-loveda-rsvl"].options["head"] == "segearth"  # beside the rules of the run
     page = (dense.out / "report.html").read_text()
