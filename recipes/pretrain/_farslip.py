@@ -167,9 +167,8 @@ def _warn(dataset: Dataset, encoder: DualEncoder, options: FarSlipOptions) -> No
             options.optim.lr,
             100 * stuck,
         )
-    captions = [
-        text for texts in dataset.table("train", ["captions"])["captions"].to_pylist()[:_CAPTIONS_LOOKED_AT] for text in texts
-    ]
+    first = dataset.table("train", ["captions"])["captions"].slice(0, _CAPTIONS_LOOKED_AT)
+    captions = [text for texts in first.to_pylist() for text in texts]
     tokens = encoder.tokenizer(captions[:_CAPTIONS_LOOKED_AT])
     cut = (tokens[:, -1] != 0).float().mean().item()
     if cut > _MOST_CUT:

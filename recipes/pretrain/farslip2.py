@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow.compute as pc
+
 from recipes.pretrain._farslip import FarSlipOptions, as_released, open_dataset, train_farslip
 from recipes.pretrain.farslip1 import views
 from rsvl_data.crops import CropConfig, ObjectCrops
@@ -53,7 +55,7 @@ class Options(FarSlipOptions):
 
 def run(options: Options) -> DualEncoder:
     dataset = open_dataset(options)
-    if not sum(dataset.table("train", ["num_regions"])["num_regions"].to_pylist()):
+    if not pc.sum(dataset.table("train", ["num_regions"])["num_regions"]).as_py():
         raise OptionError(f"{options.data} has no regions in its train split; stage 2 needs boxes with a category")
     crops: dict[str, CropConfig] = {
         REGIONS: ObjectCrops(
