@@ -51,27 +51,7 @@ def segmentation(
     keys = [item.key for item in data.items]
     predicted.check(keys)
     chosen = _kept_classes(data.classes, leave_out)
-    counts = SegmentationCounts(len(data.classes), data.ignore_index)
-    boundaries = []
-    scored: list[str] = []
-    for index, key in enumerate(keys):
-        labels = data.mask(index)
-        found = predicted.ids(key, *labels.shape)
-        try:
-            counted = counts.add(labels, found)
-        except ValueError as error:
-            raise DataError(f"prediction {predicted.path / key}.png: {error}") from error
-        if counted:
-            scored.append(key)
-        if counted and boundary_px is not None:
-            boundaries.append(boundary_counts(labels, found, len(data.classes), boundary_px, data.ignore_index))
-        if progress:
-            progress(index + 1, len(keys))
-    if not counts.per_image:
-        raise DataError(
-            f"{data.name}, split {data.split}: no pixel to score in {counts.num_without_labels} images, all are ignored"
-        )
-    edges = np.stack(boundaries) if boundaries else None
+    counts, edges, scored = _compared(predicted, data, boundary_px, progress)
     return Result(
         task="segmentation",
         dataset=data.name,
@@ -91,6 +71,33 @@ def segmentation(
             "items": mask_items(scored, counts, chosen, edges),
         },
     )
+
+
+def _compared(
+    predicted: PredictedMasks, data: SegmentationSet, boundary_px: float | None, progress: Progress | None
+) -> tuple[SegmentationCounts, np.ndarray | None, list[str]]:
+    """Counts of every image that has a labelled pixel, those of its boundaries where they are asked for, and the keys of these images."""
+    counts = SegmentationCounts(len(data.classes), data.ignore_index)
+    boundaries: list[np.ndarray] = []
+    scored: list[str] = []
+    for index, item in enumerate(data.items):
+        labels = data.mask(index)
+        found = predicted.ids(item.key, *labels.shape)
+        try:
+            counted = counts.add(labels, found)
+        except ValueError as error:
+            raise DataError(f"prediction {predicted.path / item.key}.png: {error}") from error
+        if counted:
+            scored.append(item.key)
+        if counted and boundary_px is not None:
+            boundaries.append(boundary_counts(labels, found, len(data.classes), boundary_px, data.ignore_index))
+        if progress:
+            progress(index + 1, len(data.items))
+    if not scored:
+        raise DataError(
+            f"{data.name}, split {data.split}: no pixel to score in {counts.num_without_labels} images, all are ignored"
+        )
+    return counts, np.stack(boundaries) if boundaries else None, scored
 
 
 def _kept_classes(classes: tuple[str, ...], leave_out: Sequence[str]) -> list[int]:

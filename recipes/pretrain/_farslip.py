@@ -2,20 +2,16 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from recipes.config import save_config
-from recipes.pretrain.clip import val_evaluators
+from recipes.pretrain._pretrain import PretrainOptions, pretrain, val_evaluators
 from rsvl_data.colour_jitter import ColourJitter
 from rsvl_data.crops import CropConfig
 from rsvl_data.errors import OptionError
-from rsvl_data.loader import LoaderConfig
-from rsvl_data.sample import CaptionKind
-from rsvl_data.shard_cache import ShardCache, default_cache_folder
 from rsvl_data.shards import Dataset
 from rsvl_data.transforms import Augment
 from rsvl_pretrain.dense import DenseHead
@@ -25,18 +21,14 @@ from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives import ContrastiveConfig, DistillConfig, FarSlipObjective, RegionConfig
 from rsvl_pretrain.optim import OptimConfig, share_below_rounding
 from rsvl_pretrain.text_positions import NUM_KEPT, context_length, set_context_length
-from rsvl_pretrain.train import TrainConfig, train
+from rsvl_pretrain.train import TrainConfig
 
 log = logging.getLogger(__name__)
 _CAPTIONS_LOOKED_AT, _MOST_CUT, _MOST_STUCK = 2000, 0.05, 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class FarSlipOptions:
-    data: Path
-    """dataset folder, as `rsvl run data/...` writes it, or its address: hf://datasets/org/name, s3://bucket/path, https://..."""
-    out: Path
-    """run folder"""
+class FarSlipOptions(PretrainOptions):
     init_from: str
     """what to start from: ARCHITECTURE,TAG (ViT-B-16-quickgelu,openai), hf-hub:org/name, a run folder, a released FarSLIP file (.pt), or an
     architecture alone for fresh weights"""
@@ -50,40 +42,20 @@ class FarSlipOptions:
     """of a model that reads more than it did: the first 20 positions are not trained"""
     batch_size: int = 160
     """samples a step, over all processes together; their crops come on top"""
-    workers: int = 2
-    """loader processes, each"""
-    prefetch: int = 2
-    """batches that each loader process has ready"""
-    shuffle_shards: int = 64
-    """shards whose samples are shuffled together; of data at an address, twice as many should fit into the cache"""
-    data_cache: Path = field(default_factory=default_cache_folder)
-    """folder where shards of data at an address are kept; all processes of a machine share it"""
-    data_cache_gib: float = ShardCache.size_gib
-    """the most it may take; what was used longest ago is removed"""
     colour: bool = False
     """random colours of the picture and of each crop"""
     flips: bool = False
     """one of the eight mirrored and turned orientations of the picture; captions that say `left` or `north` turn false by it"""
-    caption_kinds: tuple[CaptionKind, ...] | None = None
-    """draw from these kinds of caption alone: short for brief captions, long for detailed ones, both, human, ..."""
     lang: str | None = None
     """draw captions of this language alone, ISO 639-1"""
-    seed: int = 0
-    """of fresh weights, order, captions, views and crops"""
-    resume: str | None = None
-    """`latest`, or the path of a checkpoint"""
-    grad_checkpointing: bool = False
-    """compute the activations inside the towers again in the backward pass: much less memory, about a third more time"""
     head: DenseHead = "segearth"
     """how patches are read (`rsvl_pretrain/dense.py`)"""
-    contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
 
 
 def train_farslip(
     recipe: str,
     options: FarSlipOptions,
+    dataset: Dataset,
     *,
     crops: Mapping[str, CropConfig],
     distill: DistillConfig | None,
@@ -91,7 +63,6 @@ def train_farslip(
     weights: Mapping[str, float],
     max_regions: int = 0,
 ) -> DualEncoder:
-    dataset = open_dataset(options)
     encoder, was_lengthened = _start(options)
     _warn(dataset, encoder, options)
     objective = FarSlipObjective(
@@ -104,32 +75,10 @@ def train_farslip(
         max_regions=max_regions,
         keep_positions=options.keep_first_positions and was_lengthened,
     )
-    return train(
-        objective,
-        dataset,
-        options.out,
-        config=options.train,
-        optim=options.optim,
-        loader=LoaderConfig(
-            batch_size=options.batch_size,
-            workers=options.workers,
-            seed=options.seed,
-            augment=Augment("stretch", options.flips, ColourJitter() if options.colour else None),
-            crops=crops,
-            caption_kinds=options.caption_kinds,
-            lang=options.lang,
-            shuffle_shards=options.shuffle_shards,
-            prefetch=options.prefetch,
-        ),
-        seed=options.seed,
-        resume=options.resume,
-        evaluators=val_evaluators(dataset) if "val" in dataset.splits else None,
-        on_start=lambda: save_config(options.out, recipe, options),
+    loader = options.loader(
+        augment=Augment("stretch", options.flips, ColourJitter() if options.colour else None), crops=crops, lang=options.lang
     )
-
-
-def open_dataset(options: FarSlipOptions) -> Dataset:
-    return Dataset.open(options.data, ShardCache(options.data_cache, options.data_cache_gib))
+    return pretrain(recipe, options, objective, dataset, loader, val_evaluators(dataset))
 
 
 def as_released(lr: float, warmup: int, steps: int) -> dict[str, Any]:

@@ -8,59 +8,30 @@ torchrun --nproc_per_node 8 -m recipes.pretrain.clip --data DATASET --out RUN --
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from evaluation.benchmarks.zero_shot import zero_shot
-from evaluation.data import ShardSet
-from recipes.config import save_config
+from recipes.pretrain._pretrain import PretrainOptions, pretrain, smoke_scenes, val_evaluators
 from rsvl_data.errors import OptionError
-from rsvl_data.loader import LoaderConfig
-from rsvl_data.sample import CaptionKind
-from rsvl_data.shard_cache import ShardCache, default_cache_folder
-from rsvl_data.shards import Dataset
 from rsvl_data.transforms import Augment
 from rsvl_pretrain.model import DualEncoder
-from rsvl_pretrain.objectives import ClipObjective, ContrastiveConfig
-from rsvl_pretrain.optim import OptimConfig
-from rsvl_pretrain.train import Evaluator, TrainConfig, train
+from rsvl_pretrain.objectives import ClipObjective
+from rsvl_pretrain.train import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    data: Path
-    """dataset folder, as `rsvl run data/...` writes it, or its address: hf://datasets/org/name, s3://bucket/path, https://..."""
-    out: Path
-    """run folder"""
+class Options(PretrainOptions):
     model: str = "ViT-B-32"
     """what to start from: an open_clip architecture (fresh weights), ARCHITECTURE,TAG, hf-hub:org/name, local-dir:PATH, a run folder"""
-    batch_size: int = 256
-    """samples a step, over all processes together"""
-    workers: int = 2
-    """loader processes, each"""
-    prefetch: int = 2
-    """batches that each loader process has ready"""
-    shuffle_shards: int = 64
-    """shards whose samples are shuffled together; of data at an address, twice as many should fit into the cache"""
-    data_cache: Path = field(default_factory=default_cache_folder)
-    """folder where shards of data at an address are kept; all processes of a machine share it"""
-    data_cache_gib: float = ShardCache.size_gib
-    """the most it may take; what was used longest ago is removed"""
     augment: Literal["none", "open_clip", "rs"] = "open_clip"
     """random crop of the training image: none, open_clip's (90 to 100 % of the area), or rs (50 to 100 %)"""
     flips: bool = False
     """also one of the eight mirrored and turned orientations; captions that say `left` or `north` turn false by it"""
-    caption_kinds: tuple[CaptionKind, ...] | None = None
-    """draw from these kinds of caption alone: human, alt, label, meta, vlm, ..."""
     lang: str | None = None
     """draw captions of this language alone, ISO 639-1"""
-    seed: int = 0
-    """of fresh weights, order, captions and views"""
-    resume: str | None = None
-    """`latest`, or the path of a checkpoint"""
     lock_image: bool = False
     """freeze the image tower, as LiT does (arXiv:2111.07991)"""
     lock_image_unlocked_groups: int = 0
@@ -69,11 +40,6 @@ class Options:
     """freeze the text tower"""
     lock_text_unlocked_layers: int = 0
     """so many of its layers at the output end are trained all the same"""
-    grad_checkpointing: bool = False
-    """compute the activations inside the towers again in the backward pass: much less memory, about a third more time"""
-    contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
         whole_image = self.lock_image and not self.lock_image_unlocked_groups
@@ -84,7 +50,7 @@ class Options:
 
 
 def run(options: Options) -> DualEncoder:
-    dataset = Dataset.open(options.data, ShardCache(options.data_cache, options.data_cache_gib))
+    dataset = options.dataset()
     torch.manual_seed(options.seed)
     encoder = DualEncoder.load(options.model)
     if options.contrastive.loss == "sigmoid" and encoder.logit_bias is None:
@@ -95,46 +61,20 @@ def run(options: Options) -> DualEncoder:
         encoder.model.lock_text_tower(unlocked_layers=options.lock_text_unlocked_layers)
     if options.grad_checkpointing:
         encoder.model.set_grad_checkpointing(True)
-    return train(
+    return pretrain(
+        "pretrain/clip",
+        options,
         ClipObjective(encoder, options.contrastive),
         dataset,
-        options.out,
-        config=options.train,
-        optim=options.optim,
-        loader=LoaderConfig(
-            batch_size=options.batch_size,
-            workers=options.workers,
-            seed=options.seed,
-            augment=Augment(options.augment, options.flips),
-            caption_kinds=options.caption_kinds,
-            lang=options.lang,
-            shuffle_shards=options.shuffle_shards,
-            prefetch=options.prefetch,
-        ),
-        seed=options.seed,
-        resume=options.resume,
-        evaluators=val_evaluators(dataset) if "val" in dataset.splits else None,
-        on_start=lambda: save_config(options.out, "pretrain/clip", options),
+        options.loader(augment=Augment(options.augment, options.flips), lang=options.lang),
+        val_evaluators(dataset),
     )
-
-
-def val_evaluators(dataset: Dataset) -> dict[str, Evaluator]:
-    """Numbers on val to watch while training; the test split is not touched."""
-    evaluators: dict[str, Evaluator] = {}
-    val = ShardSet(dataset, "val")
-    if any(item.label for item in val.items):
-        evaluators["val"] = lambda encoder: {"acc1": zero_shot(encoder, val, num_bootstrap=1).metrics["acc1"].value}
-    return evaluators
 
 
 def smoke(folder: Path) -> Options:
     """Ten steps of the tiny model on 48 scenes."""
-    from recipes.cli import recipe_module
-
-    scenes = recipe_module("data/scenes")
-    scenes.run(scenes.smoke(folder))
     return Options(
-        data=folder / "dataset",
+        data=smoke_scenes(folder),
         out=folder / "run",
         model="rsvl-tiny",
         batch_size=8,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recipes.pretrain._farslip import FarSlipOptions, as_released, train_farslip
+from recipes.pretrain._pretrain import smoke_scenes
 from rsvl_data.crops import CropConfig, GridCrops, RandomCrops
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives import DistillConfig
@@ -36,6 +37,7 @@ def run(options: Options) -> DualEncoder:
     return train_farslip(
         "pretrain/farslip1",
         options,
+        options.dataset(),
         crops={VIEWS: views(options.crops, options.crops_per_image, options.crop_area, options.crop_px)},
         distill=options.distill,
         regions=None,
@@ -62,11 +64,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def smoke(folder: Path) -> Options:
     """Ten steps of the tiny model on 48 scenes."""
-    from recipes.cli import recipe_module
-
-    scenes = recipe_module("data/scenes")
-    scenes.run(scenes.smoke(folder))
-    options = Options(data=folder / "dataset", out=folder / "run", init_from="rsvl-tiny", **PRESETS["recommended"])
+    options = Options(data=smoke_scenes(folder), out=folder / "run", init_from="rsvl-tiny", **PRESETS["recommended"])
     return replace(options, batch_size=8, train=TrainConfig(steps=10, save_every=5, eval_every=5))
 
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import pyarrow.compute as pc
 
-from recipes.pretrain._farslip import FarSlipOptions, as_released, open_dataset, train_farslip
+from recipes.pretrain._farslip import FarSlipOptions, as_released, train_farslip
+from recipes.pretrain._pretrain import smoke_scenes
 from recipes.pretrain.farslip1 import views
 from rsvl_data.crops import CropConfig, ObjectCrops
 from rsvl_data.errors import OptionError
@@ -54,7 +55,7 @@ class Options(FarSlipOptions):
 
 
 def run(options: Options) -> DualEncoder:
-    dataset = open_dataset(options)
+    dataset = options.dataset()
     if not pc.sum(dataset.table("train", ["num_regions"])["num_regions"]).as_py():
         raise OptionError(f"{options.data} has no regions in its train split; stage 2 needs boxes with a category")
     crops: dict[str, CropConfig] = {
@@ -73,6 +74,7 @@ def run(options: Options) -> DualEncoder:
     return train_farslip(
         "pretrain/farslip2",
         options,
+        dataset,
         crops=crops,
         distill=None if options.distill_from == "none" else options.distill,
         regions=options.regions,
@@ -100,11 +102,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def smoke(folder: Path) -> Options:
     """Ten steps of the tiny model on 48 scenes and their objects."""
-    from recipes.cli import recipe_module
-
-    scenes = recipe_module("data/scenes")
-    scenes.run(scenes.smoke(folder))
-    options = Options(data=folder / "dataset", out=folder / "run", init_from="rsvl-tiny", **PRESETS["recommended"])
+    options = Options(data=smoke_scenes(folder), out=folder / "run", init_from="rsvl-tiny", **PRESETS["recommended"])
     return replace(options, batch_size=8, min_area_px=64, train=TrainConfig(steps=10, save_every=5, eval_every=5))
 
 
