@@ -11,11 +11,10 @@ what that block does for the class token, so that a patch keeps to its place:
 All end with the final norm and the projection of the class token. Nothing is normalised.
 
 For the same weights, precision and input the features are the same to the bit with and without gradients, in training and in evaluation
-mode. For that, torch's own shortcut for attention in evaluation is left out: it rounds otherwise (2e-6 in float32) and is not faster here.
+mode: every block runs as in training (`clip_block.py`), without the shortcut that torch takes in evaluation, which rounds otherwise.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -28,6 +27,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from rsvl_data.errors import OptionError
+from rsvl_pretrain.clip_block import apply_linear, is_plain, run_block
+from rsvl_pretrain.image_tower import class_query, embed_patches, patch_grid
+from rsvl_pretrain.linear import linear
 
 DenseHead = Literal["segearth", "maskclip", "last"]
 Rows = slice | Tensor  # or the numbers of the rows
@@ -40,8 +42,7 @@ def encode_dense(model: Any, images: Float[Tensor, "b 3 y x"], head: DenseHead =
     Raises OptionError for a tower that has no such tokens, or an image it cannot be cut into patches.
     """
     tower = _tower(model)
-    with _one_rounding():
-        return _as_map(_head_tokens(tower, _before_last_block(tower, images), head), patch_grid(tower, images))
+    return _as_map(_head_tokens(tower, _before_last_block(tower, images), head), patch_grid(tower, images))
 
 
 def encode_image_and_dense(
@@ -57,15 +58,15 @@ def encode_some(
     """`model.encode_image` of some of the images and `encode_dense` of some, from one pass: of the last block and of the head nothing
     is computed that was not asked for."""
     tower = _tower(model)
-    with _one_rounding():
-        x = _before_last_block(tower, images)
-        if head == "last":
-            last = _run(tower, tower.transformer.resblocks[-1], x)
-            pooled, tokens = last[of_image], _projected(tower, last[of_patches])
-        else:
-            pooled = _run(tower, tower.transformer.resblocks[-1], x[of_image])
-            tokens = _head_tokens(tower, x[of_patches], head)
-        pooled, _ = tower._pool(pooled)
+    x, last_block = _before_last_block(tower, images), tower.transformer.resblocks[-1]
+    if head == "last":
+        last = run_block(tower.transformer, last_block, x)
+        pooled, tokens = last[of_image], _projected(tower, last[of_patches])
+    else:
+        queries = class_query(x[of_image]) if tower.pool_type == "tok" else None
+        pooled = run_block(tower.transformer, last_block, x[of_image], queries=queries)
+        tokens = _head_tokens(tower, x[of_patches], head)
+    pooled, _ = tower._pool(pooled)
     return pooled @ tower.proj, _as_map(tokens, patch_grid(tower, images))
 
 
@@ -75,8 +76,7 @@ def encode_dense_and_class_token(
     """The class token that went through the head as the patches did, and `encode_dense`. It is not the embedding of the image unless
     the head is `last`; SegEarth-OV subtracts its logits from those of the patches."""
     tower = _tower(model)
-    with _one_rounding():
-        tokens = _head_tokens(tower, _before_last_block(tower, images), head)
+    tokens = _head_tokens(tower, _before_last_block(tower, images), head)
     return tokens[:, 0], _as_map(tokens, patch_grid(tower, images))
 
 
@@ -97,82 +97,38 @@ def _tower(model: Any) -> VisionTransformer:
         raise OptionError(
             "dense tokens need a tower that projects its tokens; this one pools them by attention (CoCa) or projects nothing"
         )
-    block = tower.transformer.resblocks[-1]
-    if _own_type(block) is not ResidualAttentionBlock or type(block.attn) is not nn.MultiheadAttention:
-        raise OptionError(
-            f"dense tokens need the plain attention block of CLIP; the last one here is {_own_type(block).__name__} with "
-            f"{type(getattr(block, 'attn', None)).__name__}. Merge adapters into the weights first."
-        )
+    for block in tower.transformer.resblocks:
+        if not is_plain(block):
+            raise OptionError(
+                f"dense tokens need the plain attention block of CLIP; here is a {type(block).__name__} with "
+                f"{type(getattr(block, 'attn', None)).__name__}. Merge adapters into the weights first."
+            )
     if tower.training and not isinstance(tower.patch_dropout, nn.Identity):
         raise OptionError("dense tokens need every patch, but this tower drops some while it trains; set its patch_dropout to 0")
     return tower
 
 
-def _own_type(block: nn.Module) -> type:
-    """FSDP2 puts a class of its own before that of a module."""
-    return type(block).__mro__[2] if _is_spread(block) else type(block)
-
-
-def _is_spread(block: nn.Module) -> bool:
-    return isinstance(block, FSDPModule)
-
-
 def _before_last_block(tower: VisionTransformer, images: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b n c"]:
-    """The sequence that the last block reads: class token, then patches."""
-    positions = positions_of_grid(tower, patch_grid(tower, images))
-    x = tower.conv1(images).flatten(2).transpose(1, 2)
-    class_token = tower.class_embedding.to(x.dtype).expand(len(x), 1, -1)
-    x = torch.cat([class_token, x], 1) + positions.to(x.dtype)
-    x = tower.ln_pre(x)
+    x = embed_patches(tower, images)
     for block in tower.transformer.resblocks[:-1]:
-        x = _run(tower, block, x)
+        x = run_block(tower.transformer, block, x)
     return x
 
 
-def patch_grid(tower: VisionTransformer, images: Float[Tensor, "b 3 y x"]) -> tuple[int, int]:
-    """Rows and columns of patches. Raises OptionError for a size that the patch does not divide."""
-    height, width = images.shape[-2:]
-    patch_height, patch_width = tower.patch_size
-    if height < patch_height or width < patch_width or height % patch_height or width % patch_width:
-        raise OptionError(
-            f"images of {width} x {height} px cannot be cut into patches of {patch_width} x {patch_height} px; "
-            "pad or resize them to a multiple"
-        )
-    return height // patch_height, width // patch_width
-
-
-def positions_of_grid(tower: VisionTransformer, grid: tuple[int, int]) -> Float[Tensor, "n c"]:
-    """Of the class token and of every patch of `grid`: bicubic with antialias, as open_clip's `resize_pos_embed` does when weights are
-    loaded for another size."""
-    own_grid = tuple(tower.grid_size)
-    if grid == own_grid:
-        return tower.positional_embedding
-    class_token, patches = tower.positional_embedding[:1], tower.positional_embedding[1:]
-    as_image = patches.reshape(1, *own_grid, -1).permute(0, 3, 1, 2).float()  # half precision has no such kernel on a CPU
-    resized = F.interpolate(as_image, size=grid, mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat([class_token, resized.permute(0, 2, 3, 1).reshape(grid[0] * grid[1], -1).to(class_token.dtype)])
-
-
-def _run(tower: VisionTransformer, block: Any, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-    """With the tower's gradient checkpointing, if it was asked for."""
-    if tower.transformer.grad_checkpointing and torch.is_grad_enabled():
-        return checkpoint(block, x, use_reentrant=False)
-    return block(x)
-
-
 def _head_tokens(tower: VisionTransformer, x: Float[Tensor, "b n c"], head: DenseHead) -> Float[Tensor, "b n d"]:
-    block: Any = tower.transformer.resblocks[-1]
-    last: Callable[[Tensor], Tensor] = {
-        "segearth": partial(_segearth, block),
-        "maskclip": partial(_maskclip, block),
-        "last": block,
-    }[head]
-    return _projected(tower, _run(tower, partial(_inside, block, last), x))
+    block = tower.transformer.resblocks[-1]
+    if head == "last":
+        return _projected(tower, run_block(tower.transformer, block, x))
+    function = partial(_inside, block, partial({"segearth": _segearth, "maskclip": _maskclip}[head], block))
+    if tower.transformer.grad_checkpointing and torch.is_grad_enabled():
+        return _projected(tower, checkpoint(function, x, use_reentrant=False))
+    return _projected(tower, function(x))
 
 
 def _inside(block: Any, function: Callable[[Tensor], Tensor], x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-    """`function(x)`, inside a call of the block where it is spread over processes: there alone its weights are whole."""
-    if function is block or not _is_spread(block):
+    """`function(x)`, inside a call of the block where FSDP2 spreads it over processes: there alone its weights are whole."""
+    is_spread = isinstance(block, FSDPModule)
+    if not is_spread:
         return function(x)
     block.forward = function
     try:
@@ -188,30 +144,19 @@ def _projected(tower: VisionTransformer, x: Float[Tensor, "b n c"]) -> Float[Ten
 def _segearth(block: ResidualAttentionBlock, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
     """Three attentions with one product of values each, whose sum needs no n x n matrix in memory."""
     attention = block.attn
-    joint = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    joint = linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
     parts = joint.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [3, b, heads, n, c / heads]
     of_query, of_key, of_value = (F.scaled_dot_product_attention(part, part, parts[2]) for part in parts)
     mixed = of_query + of_key + of_value
-    return attention.out_proj(mixed.transpose(1, 2).flatten(2))
+    return apply_linear(attention.out_proj, mixed.transpose(1, 2).flatten(2))
 
 
 def _maskclip(block: ResidualAttentionBlock, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
     attention, width = block.attn, x.shape[-1]
-    value = F.linear(block.ln_1(x), attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :])
-    x = x + block.ls_1(attention.out_proj(value))
+    value = linear(block.ln_1(x), attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :])
+    x = x + block.ls_1(apply_linear(attention.out_proj, value))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
 def _as_map(tokens: Float[Tensor, "b p d"], grid: tuple[int, int]) -> Float[Tensor, "b d h w"]:
     return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
-
-
-@contextmanager
-def _one_rounding() -> Iterator[None]:
-    """Attention as it is computed in training. The setting is of the process: another thread that runs a tower meanwhile is right too."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rsvl_pretrain.clip_block import is_plain, run_blocks
 from rsvl_pretrain.text_length import encode_without_padding, ends_in_one_token, needed_tokens, rounded_up
-from rsvl_pretrain.trained_block import is_plain, run_blocks
 
 _ROW_TOKENS = (
     94  # a mean row; the fullest then has 96. Longer rows hold fewer gaps and more pairs of tokens that do not see each other

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rsvl_data.transforms import Preprocess
 from rsvl_pretrain.dense import DenseHead, encode_some
-from rsvl_pretrain.image_size import encode_image_of_any_size
+from rsvl_pretrain.image_tower import encode_image_of_any_size
 
 
 @dataclass(frozen=True)

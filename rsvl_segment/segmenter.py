@@ -19,7 +19,6 @@ from rsvl_data.errors import OptionError
 from rsvl_data.transforms import Preprocess
 from rsvl_pretrain.dense import encode_dense, encode_dense_and_class_token, patch_size_px
 from rsvl_segment.classes import OPENAI_TEMPLATES, Classes, text_queries
-from rsvl_segment.packed_tower import packed_model
 from rsvl_segment.postprocess import class_map, class_values
 from rsvl_segment.protocols import SegmentOptions
 from rsvl_segment.resample import RowResizer, resized_rows
@@ -69,7 +68,7 @@ class _Job(NamedTuple):
 
 
 class Segmenter:
-    """An encoder, classes and options. The text is encoded once, and the encoder's weights are taken as they are now.
+    """An encoder, classes and options. The text is encoded once.
 
     background     class that pixels below the threshold get; None: they get `NO_CLASS` (255)
     batch_size     windows that go through the image tower at once
@@ -94,8 +93,6 @@ class Segmenter:
         self.precision, self.patch = precision, patch_size_px(encoder.model)
         self.options = _resolved(options, encoder)
         encoder.model.eval()
-        packs = precision == "fp32" and encoder.device.type == "cpu"
-        self._model = packed_model(encoder.model) if packs else encoder.model
         self.queries = text_queries(encoder, classes, templates) if queries is None else queries.to(encoder.device)
 
     def segment(self, picture: Picture) -> UInt8[Tensor, "h w"]:
@@ -164,9 +161,9 @@ class Segmenter:
             seen = bilinear(padded, _tower_size(self.encoder))
         with torch.autocast(self.encoder.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             if options.class_token_weight:
-                token, dense = encode_dense_and_class_token(self._model, seen, options.head)
+                token, dense = encode_dense_and_class_token(self.encoder.model, seen, options.head)
             else:
-                token, dense = None, encode_dense(self._model, seen, options.head)
+                token, dense = None, encode_dense(self.encoder.model, seen, options.head)
         logits = self._cosines(dense)
         if token is not None:
             logits = logits + options.class_token_weight * self._cosines(token[..., None, None])

@@ -22,7 +22,7 @@ from rsvl_data.crops import CropConfig, RandomCrops
 from rsvl_data.errors import OptionError
 from rsvl_data.loader import Batch
 from rsvl_pretrain.distributed import world_size
-from rsvl_pretrain.image_size import check_image_size, encode_image_of_any_size
+from rsvl_pretrain.image_tower import check_image_size, encode_image_of_any_size
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives.base import Embeds
 from rsvl_pretrain.objectives.clip import ClipObjective, ContrastiveConfig, softmax_loss

@@ -51,7 +51,7 @@ def losses(out) -> list[float]:
 def test_checkpointed_activations_change_no_loss(options, tmp_path, monkeypatch):
     calls = []
     original = torch.utils.checkpoint.checkpoint
-    monkeypatch.setattr("rsvl_pretrain.trained_block.checkpoint", lambda *a, **k: calls.append(1) or original(*a, **k))
+    monkeypatch.setattr("rsvl_pretrain.clip_block.checkpoint", lambda *a, **k: calls.append(1) or original(*a, **k))
     for name, wanted in (("plain", False), ("again", True)):
         clip.run(replace(options, out=tmp_path / name, grad_checkpointing=wanted))
         assert bool(calls) == wanted

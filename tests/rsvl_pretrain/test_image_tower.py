@@ -46,7 +46,7 @@ def test_towers_that_read_the_class_token_alone(kind, quick_gelu):
     model, seen = model_of(SHORT[kind], quick_gelu), []
     assert reads_class_token_alone(model.visual)
     last = model.visual.transformer.resblocks[-1]
-    last.mlp.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
+    last.ln_2.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
     torch.manual_seed(1)  # of patch dropout
     found = encode_image(model, IMAGES)
     torch.manual_seed(1)
