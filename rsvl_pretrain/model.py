@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from rsvl_data.errors import DataError, OptionError
 from rsvl_data.transforms import Preprocess
 from rsvl_pretrain.image_tower import encode_image
+from rsvl_pretrain.probe import PROBE_KEY, check_probe, probe_of
 from rsvl_pretrain.text_length import encode_by_length, encode_without_padding
 from rsvl_pretrain.text_packing import encode_packed
 
@@ -95,12 +96,13 @@ class DualEncoder(nn.Module):
         return digest.hexdigest()
 
     def export(self, folder: Path) -> None:
-        """Write the folder that `open_clip.create_model_and_transforms("local-dir:...")` reads, weights as safetensors.
+        """Write the folder that `open_clip.create_model_and_transforms("local-dir:...")` reads, weights as safetensors, and in its
+        configuration what a picture and a text become (`probe.py`).
 
         With a text tower of transformers it holds that tower's `config.json`, too, which spares `load` a question to the Hub.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"model_cfg": self.config, "preprocess_cfg": self.preprocess.to_open_clip()}
+        config = {"model_cfg": self.config, "preprocess_cfg": self.preprocess.to_open_clip(), PROBE_KEY: probe_of(self)}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         aside = folder / (_EXPORT_WEIGHTS + ".tmp")
         safetensors.torch.save_file(tensors, aside)
@@ -121,7 +123,8 @@ class DualEncoder(nn.Module):
         hf-hub:org/name        a Hub repository in open_clip's layout
         local-dir:PATH         a folder in that layout; a run folder of ours means its `export`
 
-        Raises OptionError for a name nobody knows, DataError for weights that do not fit.
+        Raises OptionError for a name nobody knows, DataError for weights that do not fit, or for an export of ours that does not give
+        what it gave when it was written.
         """
         folder = Path(name.removeprefix("local-dir:"))
         if (folder / "export" / _EXPORT_CONFIG).is_file():
@@ -138,7 +141,11 @@ class DualEncoder(nn.Module):
         model = _create(source, tag or None, device, name)
         _refuse_non_finite(name, model)
         preprocess = Preprocess.from_open_clip(open_clip.get_model_preprocess_cfg(model))
-        return cls(name, _architecture(source), model, _tokenizer(source, model, name), preprocess)
+        config = _configuration(source)
+        encoder = cls(name, config["model_cfg"], model, _tokenizer(source, model, name), preprocess)
+        if PROBE_KEY in config:
+            check_probe(encoder, config[PROBE_KEY])
+        return encoder
 
 
 def _create(source: str, tag: str | None, device: str | torch.device, name: str) -> Any:
@@ -166,7 +173,7 @@ def _own_text_tower(source: str) -> dict[str, Any]:
     folder = Path(path)
     if scheme != "local-dir" or not (folder / _EXPORT_CONFIG).is_file() or not (folder / "config.json").is_file():
         return {}
-    text = _architecture(source).get("text_cfg", {})
+    text = _configuration(source)["model_cfg"].get("text_cfg", {})
     if "hf_model_name" not in text:
         return {}
     return {"text_cfg": {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}}
@@ -203,16 +210,16 @@ def _check_architecture(name: str) -> None:
         )
 
 
-def _architecture(source: str) -> dict[str, Any]:
-    """open_clip's `model_cfg` of a name with or without a scheme."""
+def _configuration(source: str) -> dict[str, Any]:
+    """open_clip's `model_cfg` of a name with or without a scheme, and what else stands beside it."""
     scheme, _, identifier = source.rpartition(":")
     if scheme == "local-dir":
-        return json.loads((Path(identifier) / _EXPORT_CONFIG).read_text())["model_cfg"]
+        return json.loads((Path(identifier) / _EXPORT_CONFIG).read_text())
     if scheme == "hf-hub":
         from open_clip.factory import _get_hf_config  # the only reader of a Hub configuration open_clip has
 
-        return _get_hf_config(identifier)["model_cfg"]
-    return deepcopy(open_clip.get_model_config(source))
+        return _get_hf_config(identifier)
+    return {"model_cfg": deepcopy(open_clip.get_model_config(source))}
 
 
 def _refuse_non_finite(name: str, model: nn.Module) -> None:

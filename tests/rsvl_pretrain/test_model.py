@@ -99,3 +99,22 @@ def test_config_of_export_is_open_clips(encoder, tmp_path):
     encoder.export(tmp_path)
     config = json.loads((tmp_path / "open_clip_config.json").read_text())
     assert config["model_cfg"]["embed_dim"] == 128 and config["preprocess_cfg"]["size"] == 64
+
+
+def test_an_export_tells_what_a_picture_and_a_text_become(encoder, tmp_path):
+    encoder.train().export(tmp_path)
+    probe = json.loads((tmp_path / "open_clip_config.json").read_text())["probe"]
+    assert encoder.training and {name: len(values) for name, values in probe.items()} == {"image": 32, "text": 32}
+    again = DualEncoder.load(str(tmp_path))
+    assert probe["text"] == pytest.approx(again.eval().encode_text(["a satellite image"])[0, :32].tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("tower", "weight"), [("image", "visual.proj"), ("text", "text_projection")])
+def test_farslip_30_weights_that_are_not_the_exported_ones_are_refused(encoder, tmp_path, tower, weight):
+    encoder.export(tmp_path)
+    path = tmp_path / "open_clip_model.safetensors"
+    tensors = load_file(path)
+    tensors[weight] += 0.01 * tensors[weight].std() * torch.randn(tensors[weight].shape)
+    save_file(tensors, path)
+    with pytest.raises(DataError, match=f"its {tower} tower does not give what it gave when it was exported"):
+        DualEncoder.load(str(tmp_path))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rsvl_data.errors import OptionError
+from rsvl_data.errors import DataError, OptionError
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.text_positions import KeptPositions, context_length, set_context_length, shortened, stretched
 
@@ -76,6 +76,9 @@ def test_farslip_30_an_export_is_a_plain_model_of_open_clip_with_its_length_and_
     encoder.export(tmp_path / "gelu")
     path = tmp_path / "gelu" / "open_clip_config.json"
     path.write_text(path.read_text().replace('"embed_dim"', '"quick_gelu": true, "embed_dim"'))
+    with pytest.raises(DataError, match=r"its image tower does not give what it gave when it was exported.*quick_gelu"):
+        DualEncoder.load(str(tmp_path / "gelu"))
+    path.write_text(path.read_text().replace('"probe"', '"probe before"'))
     quick = DualEncoder.load(str(tmp_path / "gelu"))
     set_context_length(quick, 68)
     quick.export(tmp_path / "quick")
