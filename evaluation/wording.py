@@ -56,12 +56,10 @@ _METRICS = {
     "mprecision": MetricWords("Mean precision", "Of the pixels that got a class, the share that are it, averaged over classes."),
     "boundary_f1": MetricWords("Boundary F", "How well predicted outlines follow the true ones, within a few pixels."),
     "giou": MetricWords(
-        "gIoU", "IoU of the mask that a sentence asks for, averaged over sentences; a small object counts in full."
+        "gIoU",
+        "IoU of the mask that a sentence asks for, averaged over sentences; a small object counts in full. Also called mIoU.",
     ),
-    "ciou": MetricWords("cIoU", "All overlaps summed over all unions summed; large objects decide it."),
-    "oiou": MetricWords(
-        "Overall IoU", "All pixels in both masks over all in either; large objects count more. Also called cIoU."
-    ),
+    "ciou": MetricWords("cIoU", "All overlaps summed over all unions summed; large objects decide it. Also called oIoU."),
     "rsu": _ratio("Rsu", "How much of the heat map lies inside the region that the sentence means; 1 is best."),
     "ras": _ratio("Ras", "How far the peaks of the heat map lie from the centre of the region; 0 is best, 1 worst."),
     "rda": _ratio("Rda", "How closely the peaks lie together: attention that is not scattered; 1 is best."),
@@ -137,7 +135,7 @@ _PROTOCOLS = {
     (
         "open_vocabulary",
         "segearth_ov",
-    ): "SegEarth-OV: the image's own summary is subtracted from its parts, thresholds by dataset",
+    ): "SegEarth-OV: the image's own summary is subtracted from its parts; its thresholds by dataset, unless others were given",
     ("open_vocabulary", "rsvl"): "our own: windows of the encoder's size that overlap by half, sentences for pictures from above",
     (
         "localization",
@@ -171,7 +169,8 @@ def _with_number(name: str, shots: str | None, iou: str | None, fitted: str | No
         return MetricWords(f"Top-1 accuracy, {shots}-shot", f"A linear probe trained on {shots} images of each class.")
     if iou:
         return MetricWords(
-            f"Precision at IoU {iou}", f"How often the predicted mask overlaps the true one with IoU {iou} or more."
+            f"Precision at IoU {iou}",
+            f"How often predicted and true mask overlap with an IoU of {iou} or more; under protocol rsrefseg2, of more than {iou}.",
         )
     words = _METRICS.get(fitted or "") or MetricWords(name.replace("_", " "), percent=False)
     return MetricWords(

@@ -24,7 +24,7 @@ def referring(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
-    """oiou, miou, precision@0.5 to 0.9 by the rules of `protocol`; intervals resample images with all their phrases.
+    """ciou, giou, precision@0.5 to 0.9 by the rules of `protocol`; intervals resample images with all their phrases.
 
     `per_class` is the mean IoU of each category, where the set has them. Phrases with an empty true mask are counted in `data`.
     Raises DataError for predictions that are missing or do not fit, and where the protocol gives nan (rsrefseg2 with an empty union).

@@ -1,7 +1,7 @@
 """Referring segmentation: a phrase, its true mask, the predicted one. Scores come from the pixels in both (intersection) and in either
 (union) of every sample, as whole numbers.
 
-oIoU, cIoU: sum of intersections over sum of unions; large objects count more. mIoU, gIoU: mean of the IoU of each sample.
+cIoU, oIoU: sum of intersections over sum of unions; large objects count more. gIoU, mIoU: mean of the IoU of each sample.
 P@t: share of samples whose IoU reaches t. The published codes differ where it matters, so a rule has a name:
 
     protocol    union of no pixel      P@t    where
@@ -56,25 +56,25 @@ def referring_statistics(
     protocol: ReferringProtocol = "rsvl",
     unit: Int[np.ndarray, "n"] | None = None,
 ) -> dict[str, Statistic]:
-    """`oiou`, `miou` and, but for lisa, `precision@0.5` to `precision@0.9`, to resample over units (`unit[j]`: the image of sample j).
+    """`ciou`, `giou` and, but for lisa, `precision@0.5` to `precision@0.9`, to resample over units (`unit[j]`: the image of sample j).
 
-    Raises ValueError without samples, and if every union is empty: oIoU would be 0 / 0.
+    Raises ValueError without samples, and if every union is empty: cIoU would be 0 / 0.
     """
     if not union.any():
         raise ValueError(f"{len(union)} samples without a pixel in target or prediction: there is nothing to overlap")
     found = {
-        "oiou": _overall_iou(intersection, union, np.arange(len(union)) if unit is None else unit),
-        "miou": share(sample_ious(intersection, union, protocol), unit=unit),
+        "ciou": _cumulative_iou(intersection, union, np.arange(len(union)) if unit is None else unit),
+        "giou": share(sample_ious(intersection, union, protocol), unit=unit),
     }
     if protocol == "lisa":
-        return {"oiou": found["oiou"], "miou": _lisa_mean(found["miou"], len(union))}
+        return {"ciou": found["ciou"], "giou": _lisa_mean(found["giou"], len(union))}
     for percent in THRESHOLDS_PERCENT:
         hits = precision_hits(intersection, union, percent, protocol)
         found[f"precision@{percent / 100}"] = share(hits.astype(np.float64), unit=unit)
     return found
 
 
-def _overall_iou(intersection: Int[np.ndarray, "n"], union: Int[np.ndarray, "n"], unit: Int[np.ndarray, "n"]) -> Statistic:
+def _cumulative_iou(intersection: Int[np.ndarray, "n"], union: Int[np.ndarray, "n"], unit: Int[np.ndarray, "n"]) -> Statistic:
     """0 in a resample without a single pixel, as the published codes would have it."""
     hits, pixels = np.bincount(unit, weights=intersection), np.bincount(unit, weights=union)
     return lambda drawn: (drawn @ hits) / np.maximum(drawn @ pixels, 1)
@@ -87,7 +87,7 @@ def _lisa_mean(mean: Statistic, num_samples: int) -> Statistic:
 def referring_metrics(
     intersection: Int[np.ndarray, "n"], union: Int[np.ndarray, "n"], protocol: ReferringProtocol = "rsvl"
 ) -> dict[str, float]:
-    """Fractions. Under rsrefseg2 `miou` is nan as soon as one union is empty, as theirs is."""
+    """Fractions. Under rsrefseg2 `giou` is nan as soon as one union is empty, as theirs is."""
     once = np.ones((1, len(union)))
     return {name: float(of(once)[0]) for name, of in referring_statistics(intersection, union, protocol).items()}
 

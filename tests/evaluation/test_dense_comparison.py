@@ -84,12 +84,12 @@ def test_other_images_or_classes_are_no_pair(other):
 @pytest.mark.usefixtures("few_items_will_do")
 def test_phrases_of_one_image_are_drawn_together():
     items = {"intersection": [9, 8, 1], "union": [10, 10, 10], "image": [0, 0, 1]}
-    metrics = {name: Metric(value) for name, value in {"oiou": 0.6, "miou": 0.6, "precision@0.5": 2 / 3}.items()}
+    metrics = {name: Metric(value) for name, value in {"ciou": 0.6, "giou": 0.6, "precision@0.5": 2 / 3}.items()}
     one = result("referring", "one", metrics, items)
     found = compare(one, result("referring", "two", metrics, items | {"intersection": [5, 5, 1]}), num_bootstrap=300)
     by_metric = {each.metric: each.difference for each in found}
-    assert by_metric["oiou"].value == pytest.approx(7 / 30) and by_metric["precision@0.5"].value == 0
-    assert (by_metric["miou"].low, by_metric["miou"].high) == (0, pytest.approx(0.35))  # only the second image; only the first
+    assert by_metric["ciou"].value == pytest.approx(7 / 30) and by_metric["precision@0.5"].value == 0
+    assert (by_metric["giou"].low, by_metric["giou"].high) == (0, pytest.approx(0.35))  # only the second image; only the first
 
 
 @pytest.mark.usefixtures("few_items_will_do")

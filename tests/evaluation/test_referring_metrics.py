@@ -31,7 +31,7 @@ def golden(shared):
 
 
 def named(scores, iou="mIoU", overall="oIoU", precision="P@{}", times=100):
-    names = {"miou": iou, "oiou": overall} | {f"precision@0.{k}": precision.format(f"0.{k}") for k in range(5, 10)}
+    names = {"giou": iou, "ciou": overall} | {f"precision@0.{k}": precision.format(f"0.{k}") for k in range(5, 10)}
     return {names[name]: times * value for name, value in scores.items()}
 
 
@@ -56,14 +56,14 @@ def test_rsrefseg2_golden(golden):
 def test_lisa_golden(golden):
     case, intersection, union = golden
     ours = referring_metrics(intersection, union, "lisa")
-    assert ours == pytest.approx({"miou": case["lisa"]["giou"], "oiou": case["lisa"]["ciou"]}, abs=1e-6)
+    assert ours == pytest.approx({"giou": case["lisa"]["giou"], "ciou": case["lisa"]["ciou"]}, abs=1e-6)
 
 
 def test_ours_golden(golden):
     case, intersection, union = golden
     ours, right = referring_metrics(intersection, union), case["mathematical"]
-    assert ours["miou"] == pytest.approx(right["iou_mean_all_empty_union_as_1"], abs=1e-12)
-    assert ours["oiou"] == pytest.approx(right["iou_cumulative"], abs=1e-12)
+    assert ours["giou"] == pytest.approx(right["iou_mean_all_empty_union_as_1"], abs=1e-12)
+    assert ours["ciou"] == pytest.approx(right["iou_cumulative"], abs=1e-12)
     of_nothing = (union == 0).mean()
     for threshold, value in right["precision_ge"].items():
         assert ours[f"precision@{threshold}"] == pytest.approx(value + of_nothing, abs=1e-12)
@@ -74,9 +74,9 @@ def test_rules_keep_their_order(samples):
     intersection = np.array([i for i, _ in samples])
     union = intersection + [more for _, more in samples]
     rsvl, rmsin, strict = (referring_metrics(intersection, union, p) for p in ("rsvl", "rmsin", "rsrefseg2"))
-    assert rmsin["miou"] <= rsvl["miou"]
-    assert rsvl["oiou"] == rmsin["oiou"] == strict["oiou"]
-    for name in set(rsvl) - {"oiou", "miou"}:
+    assert rmsin["giou"] <= rsvl["giou"]
+    assert rsvl["ciou"] == rmsin["ciou"] == strict["ciou"]
+    for name in set(rsvl) - {"ciou", "giou"}:
         assert strict[name] <= rmsin[name] <= rsvl[name]
     assert rsvl["precision@0.9"] <= rsvl["precision@0.5"]
 
@@ -100,7 +100,7 @@ def test_of_nothing():
 
 def test_a_resample_of_nothing_but_empty_masks():
     found = intervals(referring_statistics(np.array([5, 0]), np.array([5, 0])), 2)
-    assert (found["oiou"].value, found["oiou"].low) == (1, 0)
+    assert (found["ciou"].value, found["ciou"].low) == (1, 0)
 
 
 def test_masks_of_different_size():
@@ -112,7 +112,7 @@ def test_phrases_of_one_image_are_drawn_together():
     intersection, union = np.array([10, 10, 0, 0]), np.full(4, 10)
     together = referring_statistics(intersection, union, unit=np.array([0, 0, 1, 1]))
     apart = referring_statistics(intersection, union)
-    wide, narrow = intervals(together, 2)["miou"], intervals(apart, 4)["miou"]
+    wide, narrow = intervals(together, 2)["giou"], intervals(apart, 4)["giou"]
     assert (wide.value, narrow.value) == (0.5, 0.5)
     assert (wide.low, wide.high) == (0, 1)
-    assert intervals(referring_statistics(intersection, union, "lisa"), 4)["miou"].value == pytest.approx(0.5, abs=1e-5)
+    assert intervals(referring_statistics(intersection, union, "lisa"), 4)["giou"].value == pytest.approx(0.5, abs=1e-5)
