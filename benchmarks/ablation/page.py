@@ -26,6 +26,14 @@ _CELLS_EXPLAINED = (
     "same sign. The intervals speak of other images, not of other seeds, and none is corrected for the number of comparisons: one in "
     "twenty leaves out 0 by chance. Where values lie near guessing, differences mean little."
 )
+# By the name a result file has for it: `chance` is of a uniform guess, of masks too, where one class everywhere can score more.
+_GUESSES = {
+    "blind_guess": ("guessing", ""),
+    "chance": (
+        "uniform guess",
+        " A *uniform guess* of a mask has every class equally often; one class everywhere scores more where it covers much.",
+    ),
+}
 
 
 def page(folder: Path) -> str | None:
@@ -63,7 +71,11 @@ def _about(baseline: Found, grid: Found) -> str:
         f"Everything runs again with `python -m benchmarks.ablation` ({machine['cores']} cores of {machine['cpu']}; code "
         f"{baseline['code']}; written by `python -m benchmarks.tables`)."
     )
-    return f"{how}\n\n{_TASKS_EXPLAINED} {_CELLS_EXPLAINED}"
+    return f"{how}\n\n{_TASKS_EXPLAINED} {_CELLS_EXPLAINED}{_GUESSES[_guess(baseline)][1]}"
+
+
+def _guess(found: Found) -> str:
+    return next(name for name in _GUESSES if all(name in each for each in found["measured_on"].values()))
 
 
 def _on_both(worlds: Mapping[str, Sequence[Found]]) -> str:
@@ -90,8 +102,10 @@ def _section(world: str, found: Sequence[Found]) -> list[str]:
     names = list(baseline["measured_on"])
     heads = [f"{_TASKS[task]}, {_DATA.get(data, data)}" for task, _, data in (name.partition(" ") for name in names)]
     about = [f"{baseline['measured_on'][name]['n']}" for name in names]
-    chances = [_percent(chance) if (chance := baseline["measured_on"][name]["chance"]) is not None else "" for name in names]
-    rows = [_row("arm", *heads), _row("---", *["---:"] * len(names)), _row("test items", *about), _row("guessing", *chances)]
+    guess = _guess(baseline)
+    guesses = [_percent(value) if (value := baseline["measured_on"][name][guess]) is not None else "" for name in names]
+    rows = [_row("arm", *heads), _row("---", *["---:"] * len(names)), _row("test items", *about)]
+    rows.append(_row(_GUESSES[guess][0], *guesses))
     for each in found:
         rows.append(_row(each["words"], *(_cell(each["measured_on"][name], each["arm"] == BASELINE) for name in names)))
     return [f"## {_TITLES[world]}", "\n".join(rows), _findings(found, names, heads)]

@@ -32,7 +32,7 @@ def _measured(name: str, seeds: Sequence[Result], baseline: Sequence[Result]) ->
     return {
         "metric": metric,
         "n": seeds[0].n,
-        "chance": seeds[0].metrics[metric].chance,
+        "blind_guess": seeds[0].metrics[metric].chance,
         "mean": _short(asdict(intervals({"": statistic}, num_units)[""])),
         "per_seed": [_short({name: getattr(each.metrics[metric], name) for name in ("value", "low", "high")}) for each in seeds],
         "difference": _short(asdict(paired_difference(statistic, other, num_units))),

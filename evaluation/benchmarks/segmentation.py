@@ -10,6 +10,7 @@ from evaluation.benchmarks.identity import as_metric
 from evaluation.bootstrap import intervals
 from evaluation.datasets.segmentation import SegmentationSet
 from evaluation.dense_items import mask_items
+from evaluation.metrics.blind_guess import blind_guess
 from evaluation.metrics.boundary import boundary_counts, boundary_f1
 from evaluation.metrics.segmentation import (
     SegmentationCounts,
@@ -116,7 +117,7 @@ def segmentation_metrics(
     num_bootstrap: int,
     seed: int,
 ) -> dict[str, Metric]:
-    """`edges` are the boundary counts of each image [n, c, 4]."""
+    """`edges` are the boundary counts of each image [n, c, 4]. Chance, under our own protocol, is what `blind_guess` scores."""
     if protocol != "rsvl":
         theirs = mmseg_metrics(counts.total()) if protocol == "mmseg" else geoseg_metrics(counts.total())
         return {name: Metric(value) for name, value in theirs.items() if not np.isnan(value)}
@@ -125,6 +126,9 @@ def segmentation_metrics(
     if edges is not None:
         statistics["boundary_f1"] = over_images(lambda found: mean_over_classes(boundary_f1(found), classes), edges)
     found = intervals(statistics, len(per_image), num_bootstrap=num_bootstrap, seed=seed)
+    chance = blind_guess(per_image.sum((0, 2)), classes)
     return {
-        name: as_metric(interval, num_units=len(per_image)) for name, interval in found.items() if not np.isnan(interval.value)
+        name: as_metric(interval, chance.get(name), num_units=len(per_image))
+        for name, interval in found.items()
+        if not np.isnan(interval.value)
     }

@@ -57,6 +57,7 @@ def test_segmentation(loveda, capsys):
     assert result.per_class == pytest.approx({"background": background, "building": 1, "agricultural": agricultural})
     assert result.metrics["miou"].value == pytest.approx((background + 1 + agricultural) / 3)
     assert result.metrics["aacc"].value == pytest.approx(88 / 96)
+    assert result.metrics["miou"].chance == pytest.approx(32 / 96 / 3)  # one of three classes that occur, everywhere
     assert result.metrics["miou"].low < result.metrics["miou"].value < result.metrics["miou"].high == 1
     assert np.sum(result.details["confusion"]["counts"]) == 96
     assert "result.json" in capsys.readouterr().out
