@@ -151,6 +151,8 @@ def _differences(result: Result, table: Table, column: Column) -> Iterable[str]:
         yield f"the whole split, ours its first {result.n:,}"
     if (lang := result.data.get("lang") or "en") != "en":
         yield f"English texts, ours {lang}"
+    if result.options.get("own_threshold"):
+        yield f"the threshold of the protocol, ours {result.options['threshold']:g}"
     if result.data.get("note"):
         yield "our data carry a note"
 

@@ -8,13 +8,8 @@ import torch
 import tyro
 from rich.progress import Progress
 
-from evaluation.benchmarks.open_vocabulary import (
-    DEFAULT_THRESHOLDS,
-    ChosenThreshold,
-    Setting,
-    choose_threshold,
-    open_vocabulary,
-)
+from evaluation.benchmarks.chosen_threshold import ChosenThreshold
+from evaluation.benchmarks.open_vocabulary import DEFAULT_THRESHOLDS, Setting, choose_threshold, open_vocabulary
 from evaluation.contamination import contamination_of, training_data_of
 from evaluation.datasets.segmentation import open_segmentation
 from evaluation.datasets.segmentation.masked_files import SegmentationSet
@@ -57,9 +52,9 @@ class OpenVocabulary:
     background: str | None = None
     """class that pixels below the threshold get"""
     threshold_from: Path | None = None
-    """file with a threshold that --choose-threshold wrote for this model, dataset and protocol, on another split"""
+    """file with a threshold and its background that --choose-threshold wrote under these options, on other images"""
     choose_threshold: bool = False
-    """choose a threshold on this split, which must not be test, and write it to --out instead of a result"""
+    """choose a threshold on this split, val or train, and write it to --out instead of a result"""
     thresholds: tuple[float, ...] = DEFAULT_THRESHOLDS
     """what is tried by --choose-threshold"""
     batch_size: int = 16
@@ -73,9 +68,17 @@ class OpenVocabulary:
     trained_on: tuple[str, ...] = ()
     """datasets the model was trained on, where its folder does not say; looked up in known overlaps"""
     seed: int = 0
-    """of the bootstrap"""
+    """of the bootstrap, and of the weights where --model names an architecture without any"""
     num_bootstrap: int = 1000
     """resamples behind the 95 % intervals"""
+
+    def refuse_two_thresholds(self) -> None:
+        if (self.threshold_from is not None) + (self.threshold is not None) + self.choose_threshold > 1:
+            raise OptionError(
+                "--threshold-from, --threshold and --choose-threshold are three ways to one number; give one of them"
+            )
+        if self.threshold_from is not None and self.background is not None:
+            raise OptionError("--threshold-from brings the background it was chosen for; leave out --background")
 
     def open(self) -> SegmentationSet:
         data: SegmentationSet
@@ -90,16 +93,23 @@ class OpenVocabulary:
             "head": self.head, "scale": self.scale, "window_px": self.window, "stride_px": self.stride, "upsample": self.upsample,
         }  # fmt: skip
         changes = {name: value for name, value in asked.items() if value is not None}
-        return Setting.of(self.protocol, data, background=self.background, threshold=self.threshold, **changes)
+        return Setting.of(
+            self.protocol,
+            data,
+            background=self.background,
+            threshold=self.threshold,
+            choosing=self.choose_threshold,
+            **changes,
+        )
 
 
 def open_vocabulary_verb(options: tyro.conf.OmitArgPrefixes[OpenVocabulary]) -> int:
     """Open-vocabulary segmentation of a dataset with masks: mIoU, per-class IoU, accuracy, F1, boundary F1."""
-    if options.threshold_from is not None and (options.threshold is not None or options.choose_threshold):
-        raise OptionError("--threshold-from, --threshold and --choose-threshold are three ways to one number; give one of them")
+    options.refuse_two_thresholds()
     data = options.open()
     setting = options.setting(data)
     chosen = None if options.threshold_from is None else ChosenThreshold.load(options.threshold_from)
+    torch.manual_seed(options.seed)
     encoder = DualEncoder.load(options.model, options.device)
     with Progress(transient=True) as bar:
         task = bar.add_task("segmenting images", total=len(data.items))

@@ -10,12 +10,13 @@ import tyro
 from rich.progress import Progress
 
 from evaluation.prompts import RSVL
+from rsvl_data.errors import OptionError
 from rsvl_pretrain.dense import DenseHead
 from rsvl_pretrain.model import DualEncoder
 from rsvl_segment import predict as prediction
 from rsvl_segment.classes import OPENAI_TEMPLATES, Classes
 from rsvl_segment.mask_writer import check_mask_path
-from rsvl_segment.protocols import Prompts, Protocol, SegmentOptions, Upsampling, protocol_options
+from rsvl_segment.protocols import PROTOCOL_PROMPTS, Prompts, Protocol, SegmentOptions, Upsampling, protocol_options
 from rsvl_segment.scenes import GeoTiff, Pixels, open_picture
 from rsvl_segment.segmenter import Precision, Segmenter
 
@@ -36,8 +37,8 @@ class Predict:
     """PNG to write: the mask over the picture, with a legend"""
     protocol: Protocol = "rsvl"
     """settings to start from: our own, or those of farslip or segearth_ov, which first fit the picture to 448 px"""
-    prompts: Prompts = "rsvl"
-    """sentences that classes are put into: ours for pictures from above, or OpenAI's 80 for ImageNet"""
+    prompts: Prompts | None = None
+    """sentences that classes are put into: ours for pictures from above, or OpenAI's 80 for ImageNet; left out, those of the protocol"""
     head: DenseHead | None = None
     """patch tokens; left out, those of the protocol"""
     scale: float = 1.0
@@ -52,6 +53,8 @@ class Predict:
     """pixels whose best class has a lower probability become background"""
     background: str | None = None
     """class that pixels below the threshold get; left out, they get none (255)"""
+    seed: int = 0
+    """of the weights, where --model names an architecture without any"""
     batch_size: int = 16
     """windows encoded at once"""
     precision: Precision = "fp32"
@@ -71,19 +74,23 @@ def predict(options: tyro.conf.OmitArgPrefixes[Predict]) -> int:
     """A mask of a picture or a scene of any size: GeoTIFF or PNG, with an overlay to look at."""
     classes, settings = Classes.parse(options.classes), options.settings()
     background = None if options.background is None else classes.index(options.background)
+    if background is not None and not options.threshold:
+        raise OptionError(f"--background {options.background} takes the pixels below --threshold; give one above 0")
+    prompts = options.prompts or PROTOCOL_PROMPTS[options.protocol]
     check_mask_path(options.out)
     with open_picture(options.image) as picture, Progress(transient=True) as bar:
+        torch.manual_seed(options.seed)
         encoder = DualEncoder.load(options.model, options.device)
         segmenter = Segmenter(
             encoder,
             classes,
             settings,
-            templates=PROMPTS[options.prompts],
+            templates=PROMPTS[prompts],
             background=background,
             batch_size=options.batch_size,
             precision=options.precision,
         )
-        tags = {"MODEL": options.model, "OPTIONS": json.dumps({**asdict(segmenter.options), "prompts": options.prompts})}
+        tags = {"MODEL": options.model, "OPTIONS": json.dumps({**asdict(segmenter.options), "prompts": prompts})}
         task = bar.add_task("segmenting rows", total=picture.height)
         found = prediction.predict(
             segmenter,

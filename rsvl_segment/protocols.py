@@ -71,6 +71,8 @@ PROTOCOLS: dict[Protocol, SegmentOptions] = {
         window_px=224, stride_px=112, fit_px=448, antialias=False, class_token_weight=-0.3, logit_scale=50, synonyms="max"
     ),
 }
+# Sentences around the class names: of the released evaluators OpenAI's 80.
+PROTOCOL_PROMPTS: dict[str, Prompts] = {"rsvl": "rsvl", "farslip": "openai_imagenet", "segearth_ov": "openai_imagenet"}
 
 
 def protocol_options(name: str) -> SegmentOptions:

@@ -89,6 +89,8 @@ class Segmenter:
     ):
         if batch_size < 1:
             raise OptionError(f"batch_size {batch_size}; it must be at least 1")
+        if len(classes) < 2:  # a softmax of one is 1, whatever is in the picture
+            raise OptionError(f'{classes.names[0]!r} is the only class; name what else there is too, such as "water,land"')
         self.encoder, self.classes, self.batch_size, self.background = encoder, classes, batch_size, background
         self.precision, self.patch = precision, patch_size_px(encoder.model)
         self.options = _resolved(options, encoder)

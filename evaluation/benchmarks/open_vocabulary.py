@@ -5,8 +5,7 @@ import io
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
+from evaluation.benchmarks.chosen_threshold import ChosenThreshold, image_mark, may_choose_on
 from evaluation.benchmarks.identity import origin
 from evaluation.benchmarks.segmentation import segmentation_metrics
 from evaluation.datasets.segmentation.masked_files import SegmentationSet
@@ -24,11 +24,10 @@ from evaluation.metrics.segmentation import SegmentationCounts, iou, mean_over_c
 from evaluation.prompts import CLIP_BENCHMARK_DEFAULT, RSVL, PromptSet, prompt_set_id
 from evaluation.result import Result
 from rsvl_data.errors import DataError, OptionError
-from rsvl_data.shards import write_atomically
 from rsvl_segment.classes import Classes
 from rsvl_segment.overlay import blend
 from rsvl_segment.postprocess import NO_CLASS
-from rsvl_segment.protocols import SegmentOptions, protocol_options
+from rsvl_segment.protocols import PROTOCOL_PROMPTS, Prompts, SegmentOptions, protocol_options
 from rsvl_segment.scenes import Pixels
 from rsvl_segment.segmenter import Segmenter
 
@@ -39,7 +38,7 @@ SEGEARTH_THRESHOLDS: dict[str, tuple[float, int]] = {
     "uavid-7": (0.3, 0), "isaid": (0.4, 0),
 }  # fmt: skip
 # What RS-OVSS and SegEarth-OV ask with: OpenAI's 80 templates. Ours are for pictures from above.
-PROMPT_SETS: dict[str, PromptSet] = {"rsvl": RSVL, "openai_imagenet": replace(CLIP_BENCHMARK_DEFAULT, name="openai_imagenet")}
+PROMPT_SETS: dict[Prompts, PromptSet] = {"rsvl": RSVL, "openai_imagenet": replace(CLIP_BENCHMARK_DEFAULT, name="openai_imagenet")}
 NUM_SHOWN, SHOWN_PX = 4, 400  # overlays in a result
 DEFAULT_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(19))
 
@@ -61,11 +60,13 @@ class Setting:
         *,
         background: str | None = None,
         threshold: float | None = None,
+        choosing: bool = False,
         **changes: Any,
     ) -> "Setting":
-        """What a protocol prescribes for a set. `changes` to its options are for our own protocol; a published one stays as it is.
+        """What a protocol prescribes for a set. `changes` to its options are for our own protocol; a published one stays as it is, but
+        for the threshold and background of segearth_ov. With `choosing` a threshold is still to be found, for the background given.
 
-        Raises OptionError for a threshold without a background class, and for changes under another's name.
+        Raises OptionError for a threshold without a background class or the reverse, and for changes under another's name.
         """
         options = protocol_options(protocol)
         index = _class_index(data, background)
@@ -73,17 +74,25 @@ class Setting:
             options = replace(options, threshold=threshold or 0.0, **changes)
         elif changes:
             raise OptionError(f"{', '.join(changes)}: protocol {protocol} prescribes them. Change them under protocol rsvl.")
-        elif protocol == "farslip" and threshold:
-            raise OptionError("protocol farslip has no threshold: its evaluator dropped those of its configurations")
+        elif protocol == "farslip" and (threshold or background is not None or choosing):
+            raise OptionError(
+                "protocol farslip has no threshold and no background: its evaluator dropped those of its configurations"
+            )
         elif protocol == "segearth_ov":
-            published, published_index = SEGEARTH_THRESHOLDS.get(data.name, (0.0, None))
+            published, published_index = _published_threshold(data)
             options = replace(options, threshold=published if threshold is None else threshold)
             index = published_index if index is None else index
         if options.threshold and index is None:
             raise OptionError(
                 f"threshold {options.threshold} needs a background class; name one of {', '.join(data.classes)} with --background"
             )
-        return cls(protocol, options, PROMPT_SETS["rsvl" if protocol == "rsvl" else "openai_imagenet"], index)
+        if background is not None and not options.threshold and not choosing:
+            raise OptionError(f"background {background!r} takes the pixels below a threshold; give one above 0, or leave it out")
+        return cls(protocol, options, PROMPT_SETS[PROTOCOL_PROMPTS[protocol]], index)
+
+
+def _published_threshold(data: SegmentationSet) -> tuple[float, int | None]:
+    return SEGEARTH_THRESHOLDS.get(data.name, (0.0, None))
 
 
 def _class_index(data: SegmentationSet, name: str | None) -> int | None:
@@ -95,48 +104,10 @@ def _class_index(data: SegmentationSet, name: str | None) -> int | None:
 
 
 @dataclass(frozen=True)
-class ChosenThreshold:
-    """A threshold, what it was chosen on and for: read by the run that is reported."""
-
-    threshold: float
-    background: str
-    protocol: str
-    dataset: str
-    split: str
-    data_sha256: str
-    model_sha256: str
-    miou: dict[str, float] = field(default_factory=dict)  # by threshold, on that split
-
-    def save(self, path: Path) -> None:
-        write_atomically(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
-
-    @classmethod
-    def load(cls, path: Path) -> "ChosenThreshold":
-        try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, TypeError, ValueError) as error:
-            raise DataError(f"{path} holds no chosen threshold: {error}. Make one with --choose-threshold on val.") from error
-
-    def check(self, encoder: Any, data: SegmentationSet, protocol: str) -> None:
-        """Raises OptionError when it was chosen on the split that is measured, or for another model, dataset or protocol."""
-        if data.split == self.split or data.sha256() == self.data_sha256:
-            raise OptionError(
-                f"the threshold was chosen on split {self.split!r} of {self.dataset}, which is what is measured here. "
-                "Choose on val, report on test."
-            )
-        theirs = self.dataset, self.protocol, self.model_sha256
-        ours = data.name, protocol, encoder.weights_sha256()
-        if theirs != ours:
-            what = ", ".join(
-                f"{name}: {a} and {b}" for name, a, b in zip(("dataset", "protocol", "model"), theirs, ours) if a != b
-            )
-            raise OptionError(f"the threshold was chosen for something else ({what}). Choose it again with --choose-threshold.")
-
-
-@dataclass(frozen=True)
 class _Mapped:
-    """One image, segmented without a threshold. `values` is what one is compared with."""
+    """One image, segmented without a threshold. `values` is what one is compared with; `mark` is its `image_mark`."""
 
+    mark: str
     truth: UInt8[np.ndarray, "h w"]
     classes: UInt8[np.ndarray, "h w"]
     values: Float[np.ndarray, "h w"]
@@ -165,58 +136,77 @@ def open_vocabulary(
     Raises DataError for masks that do not fit their images, and when no pixel counts.
     """
     began = time.perf_counter()
-    options, background = setting.options, setting.background
+    threshold, background = setting.options.threshold, setting.background
+    segmenter = _segmenter(encoder, data, setting, batch_size, precision)
     if chosen is not None:
-        chosen.check(encoder, data, setting.protocol)
-        options, background = replace(options, threshold=chosen.threshold), _class_index(data, chosen.background)
-    counts, edges = SegmentationCounts(len(data.classes), data.ignore_index), []
+        chosen.check(data, _measured_with(encoder, segmenter.options, data, setting))
+        threshold, background = chosen.threshold, _class_index(data, chosen.background)
+    counts = SegmentationCounts(len(data.classes), data.ignore_index)
+    boundaries: list[Int[np.ndarray, "c 4"]] = []
     keys: list[str] = []
     shown: list[dict[str, Any]] = []
-    segmenter = _segmenter(encoder, data, setting, batch_size, precision)
     for index, mapped in _mapped(segmenter, data, progress):
-        predicted = mapped.predicted(options.threshold, background)
+        if chosen is not None:
+            chosen.check_image(data.items[index].key, mapped.mark)
+        predicted = mapped.predicted(threshold, background)
         if _counted(counts, data, index, mapped.truth, predicted):
             tolerance_px = csurka_tolerance_px(*mapped.truth.shape[::-1])
-            edges.append(boundary_counts(mapped.truth, predicted, len(data.classes), tolerance_px, data.ignore_index))
+            boundaries.append(boundary_counts(mapped.truth, predicted, len(data.classes), tolerance_px, data.ignore_index))
             keys.append(data.items[index].key)
             if len(shown) < NUM_SHOWN:
                 shown.append(_overlay(data, index, mapped.truth, predicted))
-    per_image = _stacked(counts, data)
-    has_edges = any(edge[:, ::2].any() for edge in edges)  # true or predicted
-    metrics = segmentation_metrics(
-        counts, "rsvl", range(len(data.classes)), np.stack(edges) if has_edges else None, num_bootstrap, seed
-    )
-    chance = _chance(per_image.sum(0))
+    per_image, classes = _stacked(counts, data), range(len(data.classes))
+    edges = np.stack(boundaries) if any(each[:, ::2].any() for each in boundaries) else None  # true or predicted
     classes_iou = iou(per_image.sum(0))
     facts = {"without_labels": counts.num_without_labels}
     return Result(
         task="open_vocabulary",
         protocol=setting.protocol,
         n=len(per_image),
-        metrics={name: replace(metric, chance=chance.get(name)) for name, metric in metrics.items()},
+        metrics=segmentation_metrics(counts, "rsvl", classes, edges, num_bootstrap, seed),
         per_class={name: float(value) for name, value in zip(data.classes, classes_iou) if not np.isnan(value)},
         prompts=prompt_set_id(setting.prompts),
         seed=seed,
         seconds=time.perf_counter() - began,
-        options=_recorded(replace(segmenter.options, threshold=options.threshold), background, data, chosen),
+        options={
+            **_recorded(replace(segmenter.options, threshold=threshold), background, data),
+            "own_threshold": _is_own(setting.protocol, data, threshold, background),
+            "threshold_chosen_on": None if chosen is None else {"split": chosen.split, "data_sha256": chosen.data_sha256},
+        },
         details={
             "confusion": {"classes": list(data.classes), "counts": per_image.sum(0).tolist()},
-            "items": mask_items(keys, counts, range(len(data.classes)), np.stack(edges) if has_edges else None),
+            "items": mask_items(keys, counts, classes, edges),
             "overlays": shown,
         },
         **origin(encoder, data, "exact", precision, **facts),
     )
 
 
-def _recorded(
-    options: SegmentOptions, background: int | None, data: SegmentationSet, chosen: ChosenThreshold | None
-) -> dict[str, Any]:
+def _recorded(options: SegmentOptions, background: int | None, data: SegmentationSet) -> dict[str, Any]:
     return {
         **asdict(options),
-        "background": None if background is None else data.classes[background],
+        "background": data.classes[background] if background is not None and options.threshold else None,
         "synonym_phrases": [list(group) for group in data.synonyms],
-        "threshold_chosen_on": None if chosen is None else {"split": chosen.split, "data_sha256": chosen.data_sha256},
     }
+
+
+def _is_own(protocol: str, data: SegmentationSet, threshold: float, background: int | None) -> bool:
+    """Whether threshold or background are others than the protocol has for this set."""
+    prescribed = _published_threshold(data) if protocol == "segearth_ov" else (0.0, None)
+    return (threshold, background if threshold else None) != prescribed
+
+
+def _measured_with(encoder: Any, options: SegmentOptions, data: SegmentationSet, setting: Setting) -> dict[str, Any]:
+    """All that the best threshold depends on, as JSON gives it back."""
+    facts = {
+        "model": encoder.weights_sha256(),
+        "dataset": data.name,
+        "protocol": setting.protocol,
+        "prompts": prompt_set_id(setting.prompts),
+        **_recorded(options, None, data),
+    }
+    del facts["threshold"], facts["background"]
+    return json.loads(json.dumps(facts))
 
 
 def choose_threshold(
@@ -231,25 +221,27 @@ def choose_threshold(
 ) -> ChosenThreshold:
     """The threshold with the best mIoU on this split, the smallest of equals. One pass over the images serves them all.
 
-    Raises OptionError for a split that is called test, a setting without background, or no thresholds between 0 and 1.
+    Raises OptionError for a split other than val or train, a setting without background, or no thresholds between 0 and 1.
     """
-    if data.split.lower().startswith("test"):
-        raise OptionError(f"a threshold is never chosen on split {data.split!r}; choose on val, report on test")
+    if not may_choose_on(data.split):
+        raise OptionError(f"a threshold is never chosen on split {data.split!r}; choose on val or train, report on test")
     if setting.background is None or not thresholds or not all(0 <= value <= 1 for value in thresholds):
         raise OptionError(f"choosing needs a background class and thresholds from 0 to 1; got {list(thresholds)}")
     counts = {value: SegmentationCounts(len(data.classes), data.ignore_index) for value in sorted(set(thresholds))}
-    for index, mapped in _mapped(_segmenter(encoder, data, setting, batch_size, precision), data, progress):
+    segmenter = _segmenter(encoder, data, setting, batch_size, precision)
+    images: set[str] = set()
+    for index, mapped in _mapped(segmenter, data, progress):
+        images.add(mapped.mark)
         for value, of_value in counts.items():
             _counted(of_value, data, index, mapped.truth, mapped.predicted(value, setting.background))
     miou = {value: float(mean_over_classes(iou(_stacked(of_value, data).sum(0)))) for value, of_value in counts.items()}
     return ChosenThreshold(
         threshold=max(miou, key=lambda value: miou[value]),
         background=data.classes[setting.background],
-        protocol=setting.protocol,
-        dataset=data.name,
         split=data.split,
         data_sha256=data.sha256(),
-        model_sha256=encoder.weights_sha256(),
+        made_for=_measured_with(encoder, segmenter.options, data, setting),
+        images=sorted(images),
         miou={str(value): score for value, score in miou.items()},
     )
 
@@ -262,15 +254,21 @@ def _segmenter(encoder: Any, data: SegmentationSet, setting: Setting, batch_size
 
 
 def _mapped(segmenter: Segmenter, data: SegmentationSet, progress: Progress) -> Iterator[tuple[int, _Mapped]]:
-    pictures = (Pixels.decode(data.image(index), data.items[index].key) for index in range(len(data.items)))
+    marks: list[str] = []
     parts: list[Any] = []
+
+    def pictures() -> Iterator[Pixels]:
+        for index, item in enumerate(data.items):
+            content = data.image(index)
+            marks.append(image_mark(item.key, content))
+            yield Pixels.decode(content, item.key)
 
     def finished(index: int) -> tuple[int, _Mapped]:
         classes, values = (torch.cat([getattr(part, name) for part in parts]).numpy() for name in ("classes", "values"))
         progress(index + 1, len(data.items))
-        return index, _Mapped(data.mask(index), classes, values)
+        return index, _Mapped(marks[index], data.mask(index), classes, values)
 
-    for band in segmenter.bands(pictures):
+    for band in segmenter.bands(pictures()):
         if parts and parts[0].picture != band.picture:
             yield finished(parts[0].picture)
             parts.clear()
@@ -316,15 +314,3 @@ def _stacked(counts: SegmentationCounts, data: SegmentationSet) -> Int[np.ndarra
         return counts.stacked()
     except ValueError as error:
         raise DataError(f"{data.name}, split {data.split!r}: {error}") from error
-
-
-def _chance(counts: Int[np.ndarray, "c c"]) -> dict[str, float]:
-    """Of a guess that gives every pixel each class equally often."""
-    share, num_classes = counts.sum(1) / counts.sum(), len(counts)
-    hit = share / num_classes
-    present = share > 0
-    return {
-        "miou": float((hit / (share + 1 / num_classes - hit)).mean()),
-        "macc": 1 / num_classes,
-        "aacc": float(hit[present].sum()),
-    }

@@ -11,10 +11,10 @@ import torch
 from open_clip.model import CLIP
 from PIL import Image
 
+from evaluation.benchmarks.chosen_threshold import ChosenThreshold, may_choose_on
 from evaluation.benchmarks.open_vocabulary import (
     PROMPT_SETS,
     SEGEARTH_THRESHOLDS,
-    ChosenThreshold,
     Setting,
     choose_threshold,
     open_vocabulary,
@@ -116,6 +116,8 @@ def test_colours_are_found(encoder):
     )
     assert values(shuffled)["aacc"] < 0.2
     assert result.metrics["macc"].chance == pytest.approx(1 / 3) and 0.15 < result.metrics["miou"].chance < 0.25
+    labelled = np.sum(result.details["confusion"]["counts"], axis=1)
+    assert result.metrics["aacc"].chance == pytest.approx(labelled.max() / labelled.sum())
 
 
 def test_a_perfect_prediction_is_one(encoder):
@@ -181,21 +183,28 @@ def test_masks_that_do_not_fit_are_named(encoder, mask, message):
 
 
 def test_a_threshold_is_what_it_says(encoder):
-    """Background has a phrase that nothing resembles: only the threshold leads there."""
-    data = squares(change=lambda mask: np.where(mask == 2, 2, mask))
-    setting = setting_of(data, background="blue")
-    never = open_vocabulary(encoder, data, setting, num_bootstrap=5)
-    always = open_vocabulary(encoder, data, replace(setting, options=replace(setting.options, threshold=1.0)), num_bootstrap=5)
-    assert np.sum(np.array(always.details["confusion"]["counts"])[:, :2]) < np.sum(
-        np.array(never.details["confusion"]["counts"])[:, :2]
+    """Every pixel is below a threshold of 1, and nothing but the threshold leads there."""
+    data = squares()
+    never = open_vocabulary(encoder, data, setting_of(data), num_bootstrap=5)
+    always = open_vocabulary(encoder, data, setting_of(data, background="blue", threshold=1.0), num_bootstrap=5)
+    assert (
+        np.sum(np.array(always.details["confusion"]["counts"])[:, :2])
+        == 0
+        < np.sum(np.array(never.details["confusion"]["counts"])[:, :2])
     )
+    told = [[result.options[name] for name in ("threshold", "background", "own_threshold")] for result in (never, always)]
+    assert told == [[0.0, None, False], [1.0, "blue", True]]
+
+
+def chosen_on(encoder, data, *, thresholds=(0.3,), **changes):
+    return choose_threshold(encoder, data, setting_of(data, background="blue", choosing=True, **changes), thresholds=thresholds)
 
 
 def test_the_chosen_threshold_is_the_best_of_the_split(encoder, tmp_path):
     val, test = squares("val", seed=1), squares("test", seed=2)
-    setting = setting_of(val, background="blue")
     tried = (0.0, 0.4, 0.8, 0.99)
-    chosen = choose_threshold(encoder, val, setting, thresholds=tried)
+    chosen = chosen_on(encoder, val, thresholds=tried)
+    setting = setting_of(val, background="blue", choosing=True)
     measured = {
         value: values(
             open_vocabulary(encoder, val, replace(setting, options=replace(setting.options, threshold=value)), num_bootstrap=5)
@@ -208,24 +217,79 @@ def test_the_chosen_threshold_is_the_best_of_the_split(encoder, tmp_path):
     assert ChosenThreshold.load(tmp_path / "threshold.json") == chosen
     other = replace(chosen, threshold=0.99)
     found = open_vocabulary(encoder, test, setting_of(test), chosen=other, num_bootstrap=5)
-    assert (found.options["threshold"], found.options["background"]) == (0.99, "blue")
+    assert (found.options["threshold"], found.options["background"]) == (0.99, "blue") and found.options["own_threshold"]
     assert found.options["threshold_chosen_on"] == {"split": "val", "data_sha256": val.sha256()}
-    direct = open_vocabulary(encoder, test, replace(setting, options=replace(setting.options, threshold=0.99)), num_bootstrap=5)
+    direct = open_vocabulary(encoder, test, setting_of(test, background="blue", threshold=0.99), num_bootstrap=5)
     assert values(found) == values(direct) != values(open_vocabulary(encoder, test, setting_of(test), num_bootstrap=5))
 
 
-def test_thresholds_never_see_what_they_are_reported_on(encoder, tmp_path):
+def test_thresholds_never_see_what_they_are_reported_on(encoder):
     val, test = squares("val", seed=1), squares("test", seed=2)
-    with pytest.raises(OptionError, match="never chosen on split 'test'"):
-        choose_threshold(encoder, test, setting_of(test, background="blue"))
-    chosen = choose_threshold(encoder, val, setting_of(val, background="blue"), thresholds=(0.3,))
-    with pytest.raises(OptionError, match="which is what is measured here"):
-        open_vocabulary(encoder, val, setting_of(val), chosen=chosen)
-    for field, message in (("model_sha256", "model"), ("protocol", "protocol"), ("dataset", "dataset")):
-        with pytest.raises(OptionError, match=f"chosen for something else.*{message}"):
-            open_vocabulary(encoder, test, setting_of(test), chosen=replace(chosen, **{field: "other"}))
+    chosen = chosen_on(encoder, val)
+    for same in (val, replace(val, split="all"), replace(val, name="copy", split="test")):
+        with pytest.raises(OptionError, match="which is in what is measured here"):
+            open_vocabulary(encoder, same, setting_of(same), chosen=chosen)
+    mixed = replace(test, items=[*test.items[:3], val.items[3]], images=[*test.images[:3], val.images[3]])
+    with pytest.raises(OptionError, match="chosen on 4 images, and image val-3 of what is measured is one of them"):
+        open_vocabulary(encoder, mixed, setting_of(mixed), chosen=chosen)
+    twins = replace(
+        test, images=val.images, masks=val.masks
+    )  # equal images of two splits are no reason to refuse: sets have them
+    assert open_vocabulary(encoder, twins, setting_of(twins), chosen=chosen, num_bootstrap=5).n == 4
+
+
+@pytest.mark.parametrize(
+    ("split", "may"),
+    [
+        ("val", True),
+        ("train", True),
+        ("Validation", True),
+        ("test", False),
+        ("testB", False),
+        ("all", False),
+        ("trainvaltest", False),
+    ],
+)
+def test_thresholds_are_chosen_on_val_or_train(encoder, split, may):
+    assert may_choose_on(split) == may
+    if not may:
+        with pytest.raises(OptionError, match=f"never chosen on split '{split}'"):
+            chosen_on(encoder, squares(split))
+
+
+def test_a_threshold_is_for_the_setting_it_was_chosen_under(encoder, tmp_path):
+    val, test = squares("val", seed=1), squares("test", seed=2)
+    chosen = chosen_on(encoder, val)
+    chosen.save(tmp_path / "threshold.json")
+    chosen = ChosenThreshold.load(tmp_path / "threshold.json")
+    for changes, told in (({"head": "last"}, "head: maskclip and last"), ({"scale": 0.5}, "scale: 1.0 and 0.5")):
+        with pytest.raises(OptionError, match=f"chosen for something else.*{told}"):
+            open_vocabulary(encoder, test, setting_of(test, **changes), chosen=chosen)
+    others = {
+        "model": replace(chosen, made_for=chosen.made_for | {"model": "other"}),
+        "prompts": replace(chosen, made_for=chosen.made_for | {"prompts": "other"}),
+    }
+    for name, other in others.items():
+        with pytest.raises(OptionError, match=f"chosen for something else.*{name}: other and"):
+            open_vocabulary(encoder, test, setting_of(test), chosen=other)
+    for data, told in (
+        (replace(test, name="circles"), "dataset"),
+        (replace(test, synonyms=(("red", "rot"), *test.synonyms[1:])), "rot"),
+    ):
+        with pytest.raises(OptionError, match=f"chosen for something else.*{told}"):
+            open_vocabulary(encoder, data, setting_of(data), chosen=chosen)
+    explicit = setting_of(test, window_px=0, stride_px=4)  # the encoder's own size, as was asked for
+    assert open_vocabulary(encoder, test, explicit, chosen=chosen, num_bootstrap=5).options["threshold"] == 0.3
+
+
+def test_what_cannot_be_chosen(encoder, tmp_path):
+    val = squares("val", seed=1)
     with pytest.raises(OptionError, match="needs a background class and thresholds"):
         choose_threshold(encoder, val, setting_of(val))
+    with pytest.raises(OptionError, match="needs a background class and thresholds"):
+        chosen_on(encoder, val, thresholds=(0.3, 1.5))
+    with pytest.raises(OptionError, match="protocol farslip has no threshold"):
+        Setting.of("farslip", val, choosing=True)
     (tmp_path / "broken.json").write_text("{}")
     with pytest.raises(DataError, match="holds no chosen threshold"):
         ChosenThreshold.load(tmp_path / "broken.json")
@@ -241,16 +305,28 @@ def test_published_protocols_stay_as_they_are():
     assert len(farslip.prompts.templates) == 80
     with pytest.raises(OptionError, match="Change them under protocol rsvl"):
         Setting.of("farslip", data, head="last")
-    with pytest.raises(OptionError, match="has no threshold"):
-        Setting.of("farslip", data, threshold=0.3)
+    for changes in ({"threshold": 0.3}, {"background": "blue"}):
+        with pytest.raises(OptionError, match="has no threshold and no background"):
+            Setting.of("farslip", data, **changes)
     with pytest.raises(OptionError, match="needs a background class"):
         Setting.of("rsvl", data, threshold=0.3)
+    with pytest.raises(OptionError, match="background 'blue' takes the pixels below a threshold; give one above 0"):
+        Setting.of("rsvl", data, background="blue")
     with pytest.raises(OptionError, match="no class 'sea'; it has red, green, blue"):
         Setting.of("rsvl", data, background="sea")
     loveda = replace(squares(), name="loveda")
     segearth = Setting.of("segearth_ov", loveda)
     assert (segearth.options.threshold, segearth.background, segearth.options.class_token_weight) == (0.3, 0, -0.3)
-    assert Setting.of("segearth_ov", loveda, threshold=0.5, background="blue").options.threshold == 0.5
+
+
+def test_segearth_ov_with_a_threshold_of_ours_says_so(encoder):
+    """It stays possible, since its rule is by dataset; no published row compares with it."""
+    loveda = replace(squares(), name="loveda")
+    cases = {False: ({}, {"threshold": 0.3, "background": "red"}), True: ({"threshold": 0.5}, {"background": "blue"})}
+    for own, settings in cases.items():
+        for changes in settings:
+            result = open_vocabulary(encoder, loveda, Setting.of("segearth_ov", loveda, **changes), num_bootstrap=2)
+            assert result.options["own_threshold"] == own
 
 
 def test_segearth_thresholds_are_the_published_ones(golden):

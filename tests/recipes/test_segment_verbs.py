@@ -68,19 +68,43 @@ def test_a_background_takes_what_is_below_the_threshold(model, image):
     assert (without == 255).any() and (ids(out) == np.where(without == 255, 2, without)).all()
 
 
+def test_a_published_protocol_brings_its_prompts(model, image):
+    def mask(*options):
+        return ids(predict(model, image, "--classes", "water,building,road", *options)[1])
+
+    farslip = mask("--protocol", "farslip")
+    assert (farslip == mask("--protocol", "farslip", "--prompts", "openai_imagenet")).all()
+    assert (farslip != mask("--protocol", "farslip", "--prompts", "rsvl")).any()
+
+
+def test_an_architecture_without_weights_is_the_same_model_each_time(image):
+    def mask(*options):
+        return ids(predict("rsvl-tiny", image, "--classes", "water,building,road", *options)[1])
+
+    first = mask()
+    assert (mask() == first).all() and (mask("--seed", "1") != first).any()
+
+
 @pytest.mark.parametrize(
     "options, status, message",
     [
         (["--classes", ""], 2, "no class"),
-        (["--classes", "water", "--background", "sea"], 2, "no class is called 'sea'"),
-        (["--classes", "water", "--window", "8", "--stride", "9"], 2, "stride from 1 to the window"),
-        (["--classes", "water", "--out", "mask.jpg"], 2, "a mask is written as"),
-        (["--classes", "water", "--image", "absent.png"], 1, "absent.png cannot be read"),
+        (["--classes", "water"], 2, "'water' is the only class; name what else there is too"),
+        (["--classes", "water|lake", "--threshold", "0.5"], 2, "'water' is the only class; name what else there is too"),
+        (["--classes", "water,land", "--background", "sea"], 2, "no class is called 'sea'"),
+        (
+            ["--classes", "water,land", "--background", "land"],
+            2,
+            "--background land takes the pixels below --threshold; give one",
+        ),
+        (["--classes", "water,land", "--window", "8", "--stride", "9"], 2, "stride from 1 to the window"),
+        (["--classes", "water,land", "--out", "mask.jpg"], 2, "a mask is written as"),
+        (["--classes", "water,land", "--image", "absent.png"], 1, "absent.png cannot be read"),
     ],
 )
 def test_what_cannot_be(model, image, options, status, message, capsys):
     assert predict(model, image, *options)[0] == status
-    assert message in capsys.readouterr().err
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +153,27 @@ def test_a_threshold_chosen_on_val_is_used_on_test(model, scenes, tmp_path, caps
     found = json.loads(result.read_text())
     assert found["task"] == "open_vocabulary" and found["options"]["threshold_chosen_on"]["split"] == "val" and found["n"] == 2
     assert main([*common, "--split", "val", "--threshold-from", chosen, "--out", str(result)]) == 2
-    assert main([*common, "--threshold-from", chosen, "--threshold", "0.1", "--out", str(result)]) == 2
-    assert "three ways to one number" in capsys.readouterr().err
+    refused = {
+        "three ways to one number": ["--threshold-from", chosen, "--threshold", "0.1"],
+        "brings the background it was chosen for": ["--threshold-from", chosen, "--background", classes[0]],
+        "chosen for something else (head: segearth and last)": ["--threshold-from", chosen, "--head", "last"],
+        "takes the pixels below a threshold": ["--background", classes[0]],
+        "protocol farslip has no threshold": ["--protocol", "farslip", "--choose-threshold"],
+    }
+    for message, options in refused.items():
+        assert main([*common, *options, "--out", str(result)]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_architecture_without_weights_measures_the_same_each_time(scenes, tmp_path):
+    words = ["eval", "open-vocabulary", "--model", "rsvl-tiny", "--data", str(scenes), "--device", "cpu", "--num-bootstrap", "2"]
+
+    def measured(*options):
+        out = tmp_path / "result.json"
+        assert main([*words, "--limit", "1", *options, "--out", str(out)]) == 0
+        return json.loads(out.read_text())["model"]["sha256"]
+
+    assert measured() == measured() != measured("--seed", "1")
 
 
 def test_a_public_set_is_opened_by_name(model, shared, tmp_path):

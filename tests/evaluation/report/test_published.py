@@ -100,6 +100,14 @@ def test_a_limit_counts_where_the_paper_prints_no_size() -> None:
     assert {each.differs for each in limited} == {("the whole split, ours its first 50",)}
 
 
+def test_a_threshold_of_ours_is_no_published_protocol() -> None:
+    metrics = {"miou": Metric(0.3)}
+    loveda = make_result(task="open_vocabulary", dataset="loveda", split="val", protocol="farslip", metrics=metrics)
+    assert all(each.compares for each in published_beside(loveda))
+    own = published_beside(replace(loveda, options={"own_threshold": True, "threshold": 0.9}))
+    assert {each.differs for each in own} == {("the threshold of the protocol, ours 0.9",)}
+
+
 def test_only_rows_about_the_task_the_dataset_and_a_metric_of_ours() -> None:
     assert published_beside(replace(EUROSAT, dataset="toy")) == []
     assert published_beside(replace(EUROSAT, task="knn")) == []
