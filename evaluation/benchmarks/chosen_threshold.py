@@ -54,7 +54,7 @@ class ChosenThreshold:
         """Raises OptionError for a split that was chosen on, or may hold it, and for another setting than it was made for."""
         if data.split in (self.split, "all") or data.sha256() == self.data_sha256:
             raise OptionError(
-                f"the threshold was chosen on split {self.split!r} of {data.name}, which is in what is measured here "
+                f"the threshold was chosen on split {self.split!r} of {self.made_for.get('dataset')}, which is in what is measured here "
                 f"({data.split!r}). Choose on val, report on test."
             )
         names = dict.fromkeys([*self.made_for, *measured_with])

@@ -17,10 +17,8 @@ def scores(labels, predicted, num_classes=4, classes=None):
 
 
 def test_by_hand():
-    """All class 0: IoU 0.8 and 0; F1 16/18 and 0; precision 0.8, of no other class; half of the present classes are found."""
-    assert blind_guess(np.array([8, 2, 0, 0])) == pytest.approx(
-        {"miou": 0.4, "macc": 0.5, "mf1": 8 / 18, "mprecision": 0.8, "aacc": 0.8}
-    )
+    """All class 0: IoU 0.8 and 0; F1 16/18 and 0; half of the present classes are found."""
+    assert blind_guess(np.array([8, 2, 0, 0])) == pytest.approx({"miou": 0.4, "macc": 0.5, "mf1": 8 / 18, "aacc": 0.8})
 
 
 def test_no_constant_scores_more_and_the_best_scores_this():
@@ -39,13 +37,14 @@ def test_many_equal_classes_are_better_guessed_at_random():
 def test_a_uniform_guess_is_what_random_masks_score():
     labels = np.arange(5, dtype=np.uint8).repeat(40_000).reshape(200, 1000)
     drawn = np.random.default_rng(0).integers(0, 5, labels.shape).astype(np.uint8)
-    assert blind_guess(np.bincount(labels.ravel())) == pytest.approx(scores(labels, drawn, 5), abs=0.005)
+    found = blind_guess(np.bincount(labels.ravel()))
+    assert found == pytest.approx({name: scores(labels, drawn, 5)[name] for name in found}, abs=0.005)
 
 
 def test_classes_that_the_means_leave_out():
     """Class 0 is left out: naming it everywhere gives 0, naming class 1 everywhere 2 of 10 pixels."""
     found = blind_guess(np.array([8, 2]), classes=[1])
-    assert found == pytest.approx({"miou": 2 / 10, "macc": 1, "mf1": 4 / 12, "mprecision": 0.2, "aacc": 0.8})
+    assert found == pytest.approx({"miou": 2 / 10, "macc": 1, "mf1": 4 / 12, "aacc": 0.8})
 
 
 @given(st.lists(st.integers(0, 1000), min_size=2, max_size=6).filter(any), st.randoms())
