@@ -226,7 +226,7 @@ def test_the_chosen_threshold_is_the_best_of_the_split(encoder, tmp_path):
 def test_thresholds_never_see_what_they_are_reported_on(encoder):
     val, test = squares("val", seed=1), squares("test", seed=2)
     chosen = chosen_on(encoder, val)
-    for same in (val, replace(val, split="all"), replace(val, name="copy", split="test")):
+    for same in (val, squares("val", seed=3), squares("all", seed=3), replace(val, name="copy", split="test")):
         with pytest.raises(OptionError, match="which is in what is measured here"):
             open_vocabulary(encoder, same, setting_of(same), chosen=chosen)
     mixed = replace(test, items=[*test.items[:3], val.items[3]], images=[*test.images[:3], val.images[3]])
