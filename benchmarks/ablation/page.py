@@ -20,6 +20,11 @@ _TASKS_EXPLAINED = (
     "head, protocol `rsvl`, no threshold)."
 )
 
+_SCALE_EXPLAINED = {
+    "cpu": "So small a model, trained for so short a time, says which way an objective pulls, not how far it takes a model of use.",
+    "gpu": "The model is one that people use, trained from fresh weights on far fewer images than they would take.",
+}
+
 _CELLS_EXPLAINED = (
     "A cell has the mean over seeds in percent (lowest–highest seed), and below it the difference to CLIP only in points, with the 95 % "
     "interval of a paired bootstrap over test items of all seeds together. **Bold**: the interval leaves out 0, every seed has the "
@@ -76,10 +81,10 @@ def _about(baseline: Found, grid: Found) -> str:
         f"on {setting['sizes']['start']:,} scenes of another seed. Every arm then takes "
         f"{setting['steps']} steps of {setting['batch_size']} on {trained_on['scenes']:,} scenes or {trained_on['real']:,} real images, "
         f"with {len(baseline['seeds'])} seeds of order, views and heads; where an arm has two stages, they share the steps. Crops are "
-        f"{setting['crop_px']} px wide. The learning rate is chosen on val, for each family of arms and kind of data. So small a model, "
-        "trained for so short a time, says which way an objective pulls, not how far it takes a model of use.\n\n"
-        f"Everything runs again with `python -m benchmarks.ablation` ({machine['cores']} cores of {machine['cpu']}; code "
-        f"{baseline['code']}; written by `python -m benchmarks.tables`)."
+        f"{setting['crop_px']} px wide. The learning rate is chosen on val, for each family of arms and kind of data. "
+        f"{_SCALE_EXPLAINED[setting['name']]}\n\n"
+        f"Everything runs again with `python -m benchmarks.ablation --scale {setting['name']}` "
+        f"({machine['cores']} cores of {machine['cpu']}; code {baseline['code']}; written by `python -m benchmarks.tables`)."
     )
     return f"{how}\n\n{_TASKS_EXPLAINED} {_CELLS_EXPLAINED}"
 
