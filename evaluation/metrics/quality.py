@@ -17,6 +17,7 @@ from scipy.stats import kendalltau, pearsonr, spearmanr
 
 from evaluation.bootstrap import Statistic
 
+CORRELATIONS = ("plcc", "srocc", "krocc")  # from -1 to 1; what else there is are errors without a greatest value
 MIN_SAMPLES_TO_FIT = 5  # one more than the curve has parameters
 SAME_SCORE = 1e-4  # a method this close to the best is as good
 
