@@ -23,7 +23,7 @@ import tyro
 
 from benchmarks.ablation.arms import Arm, arms, representatives
 from benchmarks.ablation.cells import SCALES, Cell, Place, Results, Scale, finish, make_start, one_thread, read_results
-from benchmarks.ablation.data import open_world
+from benchmarks.ablation.data import object_facts, open_world
 from benchmarks.ablation.measure import scores
 from benchmarks.ablation.summary import BASELINE, summarise
 from benchmarks.measure import write_result
@@ -69,11 +69,23 @@ def main(options: Options) -> int:
         "tried": tried,
     }
     write_result(options.out / "grid.json", "ablation", grid)
+    write_objects(options.out, scale, place)
     for world, arms_of_world in plan.items():
         for arm in arms_of_world:
             _write(options.out, world, arm, files, rates, scale)
     print(f"{(time.perf_counter() - began) / 60:.0f} minutes")
     return 0
+
+
+def write_objects(out: Path, scale: Scale, place: Place) -> None:
+    """What the objects of each world are, by "world data"."""
+    found: dict[str, Any] = {}
+    for name in WORLDS:
+        world = open_world(name, place.work, place.shared, scale.sizes)
+        for split, probes in (("val", world.val), ("test", world.test)):
+            for objects in probes.objects:
+                found.setdefault(f"{name} {objects.name}", {})[split] = object_facts(objects)
+    write_result(out / "objects.json", "ablation", {"objects": found})
 
 
 def _arms_of(name: str, asked_for: Sequence[str], scale: Scale, place: Place) -> Iterator[Arm]:
