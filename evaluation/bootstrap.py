@@ -87,7 +87,7 @@ def class_strata(labels: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"] | None:
     """Classes as strata, which keeps the size of each; None if one that occurs has fewer than LEAST_OF_CLASS items.
 
     A class of one item would be the same in every resample, and 21 classes of one a mean without doubt. Drawn from all classes at once,
-    small ones are missing from some resamples, which makes the interval wider than it needs to be and never narrower.
+    small ones are missing from some resamples: the interval is then rather too wide than too narrow.
     """
     sizes = np.bincount(labels)
     return labels if sizes[sizes > 0].min() >= LEAST_OF_CLASS else None
