@@ -6,12 +6,14 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float
 
-from evaluation.bootstrap import Statistic, intervals, share
+from evaluation.bootstrap import Bounds, Statistic, intervals, share
 from rsvl_data.errors import OptionError
 from rsvl_data.ranking.agreement import alpha_of_draws, spearman_of_draws
-from rsvl_data.rating.ratings import AXES, Ratings, Unit, by_unit
+from rsvl_data.rating.ratings import AXES, HIGHEST, LOWEST, Ratings, Unit, by_unit
 from rsvl_data.shards import Dataset
 
+_MARKS: Bounds = (LOWEST, HIGHEST)
+_AGREEMENT: Bounds = (-1.0, 1.0)  # of Spearman's correlation, and of alpha when two raters always say the opposite
 _SCORES = ("first_score", "second_score", "rank", "rotation_variance")
 
 
@@ -65,23 +67,23 @@ def _axis_line(raters: Sequence[Ratings], axis: str, num_bootstrap: int, seed: i
     unit = np.array([place[unit] for ratings in raters for unit in ratings.units])[~np.isnan(marks)]
     marks = marks[~np.isnan(marks)]
     marked, unit = np.unique(unit, return_inverse=True)
-    mean = _with_interval(share(marks, unit=unit), len(marked), num_bootstrap, seed) if len(marks) else "undefined"
+    mean = _with_interval(share(marks, unit=unit), len(marked), _MARKS, num_bootstrap, seed) if len(marks) else "undefined"
     table = table[:, (~np.isnan(table)).sum(0) >= 2]
-    alpha = _with_interval(alpha_of_draws(table, "ordinal"), table.shape[1], num_bootstrap, seed)
+    alpha = _with_interval(alpha_of_draws(table, "ordinal"), table.shape[1], _AGREEMENT, num_bootstrap, seed)
     return f"{axis}: mean {mean} (n {len(marks)} marks); alpha {alpha} (n {table.shape[1]} captions rated by two or more)"
 
 
 def _correlation_line(name: str, x: Float[np.ndarray, "u"], y: Float[np.ndarray, "u"], num_bootstrap: int, seed: int) -> str:
     both = ~np.isnan(x) & ~np.isnan(y)
-    rho = _with_interval(spearman_of_draws(x[both], y[both]), int(both.sum()), num_bootstrap, seed)
+    rho = _with_interval(spearman_of_draws(x[both], y[both]), int(both.sum()), _AGREEMENT, num_bootstrap, seed)
     return f"{name}: Spearman {rho} (n {both.sum()} captions)"
 
 
-def _with_interval(statistic: Statistic, num_units: int, num_bootstrap: int, seed: int) -> str:
+def _with_interval(statistic: Statistic, num_units: int, bounds: Bounds, num_bootstrap: int, seed: int) -> str:
     """`value [low, high]`. Resamples without variation have no value; an interval needs them all."""
     if num_units == 0:
         return "undefined"
-    found = intervals({"": statistic}, num_units, num_bootstrap=num_bootstrap, seed=seed)[""]
+    found = intervals({"": statistic}, num_units, num_bootstrap=num_bootstrap, seed=seed, bounds=bounds)[""]
     if np.isnan(found.value):
         return "undefined"
     return f"{found.value:.3f} " + ("[no interval]" if np.isnan(found.low) else f"[{found.low:.3f}, {found.high:.3f}]")

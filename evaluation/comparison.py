@@ -1,6 +1,7 @@
 """Is one model better than another on the same items? Paired bootstrap of two Results, from what each keeps item by item.
 
-Each resample draws the same images for both models, so what is hard for both cancels out: two intervals that overlap say less.
+Each resample draws the same images for both models, so what is hard for both cancels out: two intervals that overlap say less. The
+p-value exchanges the models' answers to an image (`evaluation.bootstrap.exchange_p_value`).
 """
 
 import json
@@ -14,14 +15,25 @@ import numpy as np
 from jaxtyping import Int
 
 from evaluation import dense_items
-from evaluation.bootstrap import Difference, Statistic, class_mean, mean_of, paired_difference, share
+from evaluation.bootstrap import (
+    LEAST_UNITS,
+    Bounds,
+    Difference,
+    Statistic,
+    class_mean,
+    class_strata,
+    mean_of,
+    paired_difference,
+    share,
+)
+from evaluation.metrics.quality import CORRELATIONS
 from evaluation.metrics.referring import ReferringProtocol
 from evaluation.result import Result
 from rsvl_data.errors import DataError
 from rsvl_data.shards import write_atomically
 
-LEAST_UNITS = 6  # of fewer, all favour one model by chance in more than 1 of 20 cases: 2 ** (1 - 5) = 0.06
 KS = (1, 5, 10)  # of the mean recall of the remote-sensing papers
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,10 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
+        """One is better if the interval leaves out 0 and p is below 0.05: of few items, an interval alone is too sure."""
         low, high = self.difference.low, self.difference.high
+        if self.difference.p_value >= LEVEL:
+            return "not told apart"
         if not self.higher_is_better:
             low, high = -high, -low
         return "first better" if low > 0 else "second better" if high < 0 else "not told apart"
@@ -66,12 +81,24 @@ class MeasuredItems(NamedTuple):
     statistic: Statistic
     num_units: int
     strata: np.ndarray | None = None
+    bounds: Bounds | None = (0.0, 1.0)
 
     @property
     def can_be_resampled(self) -> bool:
-        """Whether there are enough units, and two of one stratum: where no resample can differ, every difference looks certain."""
-        varies = self.strata is None or bool(np.unique(self.strata, return_counts=True)[1].max() > 1)
-        return self.num_units >= LEAST_UNITS and varies
+        return self.num_units >= LEAST_UNITS
+
+    def minus(self, other: "MeasuredItems", num_bootstrap: int, seed: int) -> Difference:
+        """Both are of the same units."""
+        bounds = None if self.bounds is None else (self.bounds[0] - self.bounds[1], self.bounds[1] - self.bounds[0])
+        return paired_difference(
+            self.statistic,
+            other.statistic,
+            self.num_units,
+            num_bootstrap=num_bootstrap,
+            seed=seed,
+            strata=self.strata,
+            bounds=bounds,
+        )
 
 
 def compare_all(results: Sequence[Result], *, num_bootstrap: int = 1000, seed: int = 0) -> list[Comparison]:
@@ -102,9 +129,7 @@ def compare(first: Result, second: Result, *, num_bootstrap: int = 1000, seed: i
             first.n,
             first.model,
             second.model,
-            paired_difference(
-                one.statistic, theirs[metric].statistic, one.num_units, num_bootstrap=num_bootstrap, seed=seed, strata=one.strata
-            ),
+            one.minus(theirs[metric], num_bootstrap, seed),
             first.metrics[metric].higher_is_better,
         )
         for metric, one in ours.items()
@@ -168,12 +193,24 @@ def _measured_items(result: Result) -> dict[str, MeasuredItems]:
     items = result.details["items"]
     if (of_task := _DENSE.get(result.task)) is not None:
         statistics, num_units = of_task(result)
-        told = {name: MeasuredItems(statistic, num_units) for name, statistic in statistics.items()}
+        told = {name: MeasuredItems(of, num_units, bounds=_bounds(result.task, name)) for name, of in statistics.items()}
+    elif "share_right" in items:
+        right = {f"acc1_{shots}_shot": np.array(shares) for shots, shares in items["share_right"].items()}
+        told = {name: MeasuredItems(share(shares), len(shares)) for name, shares in right.items()}
     elif "truth" in items:
         told = _of_classes(np.array(items["rank"]), np.array(items["truth"]))
+    elif "by_lang" in items:
+        told = _of_languages({lang: _of_retrieval(each) for lang, each in items["by_lang"].items()})
     else:
         told = _of_retrieval(items) if "text_query_ranks" in items else {}
     return {name: measured for name, measured in told.items() if name in result.metrics}
+
+
+def _bounds(task: str, name: str) -> Bounds | None:
+    """Of the metrics that a dense task keeps items for."""
+    if task != "quality":
+        return 0.0, 1.0
+    return (-1.0, 1.0) if name in CORRELATIONS else None
 
 
 def _of_classes(ranks: Int[np.ndarray, "n"], truth: Int[np.ndarray, "n"]) -> dict[str, MeasuredItems]:
@@ -181,7 +218,7 @@ def _of_classes(ranks: Int[np.ndarray, "n"], truth: Int[np.ndarray, "n"]) -> dic
     return {
         "acc1": MeasuredItems(share(right), len(ranks)),
         "acc5": MeasuredItems(share((ranks <= 5).astype(float)), len(ranks)),
-        "mean_per_class_recall": MeasuredItems(class_mean(right, truth), len(ranks), truth),
+        "mean_per_class_recall": MeasuredItems(class_mean(right, truth), len(ranks), class_strata(truth)),
     }
 
 
@@ -197,10 +234,20 @@ def _of_retrieval(items: Mapping[str, Any]) -> dict[str, MeasuredItems]:
     measured: dict[str, MeasuredItems] = {}
     means = []
     for name, (ranks, of, num_units) in sides.items():
-        recalls = {k: share((ranks <= k).astype(float), unit=of) for k in KS}
-        means.append(mean_of(*recalls.values()))
+        recalls = {k: share((ranks <= k).astype(float), unit=of) for k in (*KS, 100)}
+        means.append(mean_of(*(recalls[k] for k in KS)))
         measured |= {f"{name}_recall@{k}": MeasuredItems(recall, num_units) for k, recall in recalls.items()}
         measured[f"{name}_mean_recall"] = MeasuredItems(means[-1], num_units)
     if len(by_unit) == len(image_ranks):
         measured["mean_recall"] = MeasuredItems(mean_of(*means), len(image_ranks))
     return measured
+
+
+def _of_languages(by_lang: Mapping[str, Mapping[str, MeasuredItems]]) -> dict[str, MeasuredItems]:
+    """Each language, and the mean over languages: the images are the same in all."""
+    names = next(iter(by_lang.values()))
+    means = {
+        name: MeasuredItems(mean_of(*(each[name].statistic for each in by_lang.values())), names[name].num_units)
+        for name in names
+    }
+    return means | {f"{name}[{lang}]": measured for lang, each in by_lang.items() for name, measured in each.items()}

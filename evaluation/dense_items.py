@@ -4,7 +4,7 @@
     segmentation, open_vocabulary   key, and of every image and class: pixels right, labelled and predicted; boundary counts; `mean_over`,
                                     the classes of the means
     referring                       intersection, union and image of every phrase
-    localization                    query and its indicators
+    localization                    query, its scene (what is resampled) and its indicators
     quality                         predicted and true score, and the unit (image) of every row
 """
 
@@ -43,7 +43,7 @@ def of_masks(items: Mapping[str, Any]) -> tuple[Statistics, int]:
     """Statistics by metric, and the number of images they are resampled over."""
     right, labelled, predicted = (np.array(items[name]) for name in ("right", "labelled", "predicted"))
     classes = items["mean_over"]
-    found = {
+    found: Statistics = {
         name: over_images(measure, _with_errors_apart(right, labelled, predicted)) for name, measure in measures(classes).items()
     }
     found["aacc"] = share(right.sum(1).astype(float), labelled.sum(1).astype(float))
@@ -76,7 +76,8 @@ def of_phrases(items: Mapping[str, Any], protocol: ReferringProtocol) -> tuple[S
 
 
 def of_queries(items: Mapping[str, Any]) -> tuple[Statistics, int]:
-    return {name: share(np.array(items[name], dtype=float)) for name in INDICATORS}, len(items["query"])
+    scenes, scene = np.unique(items["scene"], return_inverse=True)
+    return {name: share(np.array(items[name], dtype=float), unit=scene) for name in INDICATORS}, len(scenes)
 
 
 def of_scores(items: Mapping[str, Any]) -> tuple[Statistics, int]:

@@ -150,6 +150,7 @@ _PROTOCOLS = {
     ("referring", "rsrefseg2"): "two empty masks are refused; P@X counts an overlap above X, as in RSRefSeg 2's code",
     ("referring", "lisa"): "two empty masks agree, as in LISA's code; it has no P@X",
 }
+_ROUNDING = 1e-9  # a share such as 1 / 21, summed class by class, is off by 1e-16
 _NAMED_NUMBER = re.compile(r"acc1_(\d+)_shot|precision@(0\.\d+)|([a-z0-9]+)_fitted")
 
 
@@ -247,10 +248,10 @@ def times_chance(metric: Metric) -> str | None:
 
 
 def against_chance(metric: Metric) -> str | None:
-    """What the interval allows to say; None without an interval or chance."""
+    """What the interval allows to say; None without an interval or chance. An end that meets chance but for rounding holds it."""
     if metric.chance is None or metric.low is None or metric.high is None:
         return None
-    if metric.low <= metric.chance <= metric.high:
+    if metric.low - _ROUNDING <= metric.chance <= metric.high + _ROUNDING:
         return "not told apart from guessing"
     return "better than guessing" if (metric.low > metric.chance) == metric.higher_is_better else "worse than guessing"
 

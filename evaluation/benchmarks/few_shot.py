@@ -39,7 +39,8 @@ def few_shot(
     """`acc1_4_shot` and so on: accuracy on `test` with 4 training images of each class, mean over draws.
 
     The images of one draw with fewer shots are among those with more. Intervals resample test images and draws together: they hold both
-    kinds of luck. Without `val` a fifth of every class of train is held out to choose by. `details["curve"]` has every draw.
+    kinds of luck. A paired comparison of two models resamples images alone, each with its mean over the draws, which with one seed are the
+    same for both. Without `val` a fifth of every class of train is held out to choose by. `details["curve"]` has every draw.
     Raises DataError for splits without labels or of other classes, OptionError for more shots than a class has images.
     """
     if num_draws < 1:
@@ -57,6 +58,7 @@ def few_shot(
         num_bootstrap=num_bootstrap,
         seed=seed,
         strata=strata,
+        num_alike=len(labels),
     )
     curve = [
         {"shots": k, "acc1": right[k].mean(1).tolist(), "weight_decay": [decay for _, decay in draws]}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from evaluation.bootstrap import Interval
+from evaluation.bootstrap import LEAST_UNITS, Interval
 from evaluation.data import EvalSet
 from evaluation.embed import Encoder, EvalPrecision
 from evaluation.result import Metric
@@ -32,7 +32,12 @@ def preprocessing_text(preprocess: Preprocess, engine: Engine, precision: EvalPr
 def as_metric(
     interval: Interval, chance: float | None = None, *, higher_is_better: bool = True, num_units: int | None = None
 ) -> Metric:
-    """Without an interval where the resamples had a single unit to draw: it would claim to be certain."""
-    if num_units == 1:
+    """`num_units` is given for what is no plain share: of fewer than LEAST_UNITS a bootstrap knows too little, so there is no interval.
+
+    What guessing always gets right, such as five guesses at four classes, is certain, however few the items.
+    """
+    if num_units is not None and num_units < LEAST_UNITS:
         return Metric(interval.value, chance=chance, higher_is_better=higher_is_better)
+    if chance == interval.value == 1 and higher_is_better:
+        return Metric(1.0, 1.0, 1.0, chance)
     return Metric(interval.value, interval.low, interval.high, chance, higher_is_better)

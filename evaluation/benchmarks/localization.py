@@ -3,7 +3,7 @@
 import base64
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,14 +14,14 @@ from torch import Tensor
 
 from evaluation.benchmarks.features import EmbedOptions, embedding_origin
 from evaluation.benchmarks.identity import as_metric
-from evaluation.bootstrap import intervals, share
+from evaluation.bootstrap import intervals
 from evaluation.datasets.air_slt import LocalizationSet, Query
-from evaluation.dense_items import INDICATORS
+from evaluation.dense_items import INDICATORS, of_queries
 from evaluation.embed import Encoder, embed_images, embed_texts
 from evaluation.heat_map_files import HeatMapType, encoded, overlay, write_geotiff
 from evaluation.localization_map import SCALES_PX, heat_map, windows
 from evaluation.metrics.heat_map_peaks import LocalizationProtocol
-from evaluation.metrics.localization import BadRegions, Localization
+from evaluation.metrics.localization import BadRegions, Localization, rsu_of_even_map
 from evaluation.metrics.localization import localization as indicators
 from evaluation.result import Metric, Result
 from evaluation.scene_windows import Scene, WindowSet, open_scene
@@ -48,9 +48,10 @@ def localization(
     """rsu, ras (lower is better), rda and rmi, means over the queries; protocols as in `evaluation.metrics.localization`.
 
     The windows of a scene are encoded once for all its queries. Queries whose regions cannot be measured by (outside the scene, without
-    extent) are left out and counted in `data`. Intervals: queries are resampled. `details["items"]` holds the indicators of each query,
-    `details["heat_maps"]` a few maps as small pictures, drawn by `seed`. With `heat_maps`, every query's map is written there as
-    KEY.tif and KEY.png. Raises DataError for a scene that cannot be read, and when no query is left.
+    extent) are left out and counted in `data`. Intervals: scenes are resampled with all their queries; fewer than six give none. The chance
+    of rsu is that of a map without any difference. `details["items"]` holds scene and indicators of each query, `details["heat_maps"]` a
+    few maps as small pictures, drawn by `seed`. With `heat_maps`, every query's map is written there as KEY.tif and KEY.png. Raises
+    DataError for a scene that cannot be read, and when no query is left.
     """
     began = time.perf_counter()
     texts = embed_texts(encoder, [query.text for query in data.queries], precision=embedding.get("precision", "fp32"))
@@ -78,14 +79,15 @@ def localization(
     }
     fields = embedding_origin(encoder, data.scenes, embedding, **facts)
     fields["data"]["sha256"] = data.sha256()
+    items = _items(measured, data)
     return Result(
         task="localization",
         protocol=protocol,
         n=len(measured),
-        metrics=_metrics(measured, num_bootstrap, seed),
+        metrics=_metrics(items, num_bootstrap, seed),
         seconds=time.perf_counter() - began,
         seed=seed,
-        details={"items": _items(measured), "heat_maps": _shown(measured, data)},
+        details={"items": items, "heat_maps": _shown(measured, data)},
         **fields,
     )
 
@@ -119,17 +121,19 @@ def _heat_maps(
                 yield number, query, scene, heat_map(seen, (images @ texts[number]).double().numpy(), height, width)
 
 
-def _metrics(measured: Sequence[_Measured], num_bootstrap: int, seed: int) -> dict[str, Metric]:
-    values = {name: share(np.array([getattr(each.found, name) for each in measured])) for name in INDICATORS}
-    resampled = intervals(values, len(measured), num_bootstrap=num_bootstrap, seed=seed)
+def _metrics(items: Mapping[str, Any], num_bootstrap: int, seed: int) -> dict[str, Metric]:
+    statistics, num_scenes = of_queries(items)
+    chance = {"rsu": rsu_of_even_map()}
     return {
-        name: as_metric(resampled[name], higher_is_better=name != LOWER_IS_BETTER, num_units=len(measured)) for name in INDICATORS
+        name: as_metric(found, chance.get(name), higher_is_better=name != LOWER_IS_BETTER, num_units=num_scenes)
+        for name, found in intervals(statistics, num_scenes, num_bootstrap=num_bootstrap, seed=seed).items()
     }
 
 
-def _items(measured: Sequence[_Measured]) -> dict[str, Any]:
+def _items(measured: Sequence[_Measured], data: LocalizationSet) -> dict[str, Any]:
     return {
         "query": [each.query.key for each in measured],
+        "scene": [data.scenes.items[each.query.scene].key for each in measured],
         **{name: [getattr(each.found, name) for each in measured] for name in INDICATORS},
     }
 

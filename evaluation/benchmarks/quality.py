@@ -3,15 +3,17 @@
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from evaluation.benchmarks.identity import as_metric
 from evaluation.bootstrap import intervals
-from evaluation.metrics.quality import RAW_SCORES, quality_scores, recommendation, score_statistic
+from evaluation.metrics.quality import CORRELATIONS, RAW_SCORES, quality_scores, recommendation, score_statistic
 from evaluation.result import Metric, Result
 from rsvl_data.errors import DataError
 from rsvl_data.shards import file_sha256
@@ -81,7 +83,8 @@ def quality(path: Path, *, dataset: str | None = None, num_bootstrap: int = 1000
 
     With the columns image and method also `mean_method_srocc` and `mean_method_plcc`, means over methods (`per_class` holds the srocc
     of each), and what choosing a method by its prediction gives (`recommendation`). Pooled numbers mix the differences between methods in
-    and look better. Intervals resample images, or rows without that column; fitted values have none, since a thousand fits are slow.
+    and look better. Intervals resample images, or rows without that column, if there are six or more; fitted values have none, since a
+    thousand fits are slow.
     `dataset` names what was scored; None is the file's name. Tables of two models with the same images, methods and true values can be
     compared under one such name. A value that does not exist (a constant prediction) is left out and named in `data["undefined"]`.
     Raises DataError.
@@ -90,14 +93,7 @@ def quality(path: Path, *, dataset: str | None = None, num_bootstrap: int = 1000
     table = read_scores(path)
     scores = quality_scores(table.predicted, table.true)
     unit = np.unique(table.images, return_inverse=True)[1] if table.images else np.arange(len(table.true))
-    defined = [name for name in RAW_SCORES if not np.isnan(scores[name])]
-    found = intervals(
-        {name: score_statistic(name, table.predicted, table.true, unit) for name in defined},
-        int(unit.max()) + 1,
-        num_bootstrap=num_bootstrap,
-        seed=seed,
-    )
-    metrics = {name: as_metric(of, higher_is_better=name not in _LESS_IS_BETTER) for name, of in found.items()}
+    metrics = _raw_metrics(table, [name for name in RAW_SCORES if not np.isnan(scores[name])], unit, num_bootstrap, seed)
     more, per_method = _by_method(table)
     more |= {name: scores[name] for name in ("plcc_fitted", "rmse_fitted")}
     metrics |= {name: Metric(v, higher_is_better=name not in _LESS_IS_BETTER) for name, v in more.items() if not np.isnan(v)}
@@ -117,6 +113,21 @@ def quality(path: Path, *, dataset: str | None = None, num_bootstrap: int = 1000
         seed=seed,
         details={"items": {"predicted": table.predicted.tolist(), "true": table.true.tolist(), "unit": unit.tolist()}},
     )
+
+
+def _raw_metrics(
+    table: ScoreTable, names: Sequence[str], unit: Int[np.ndarray, "n"], num_bootstrap: int, seed: int
+) -> dict[str, Metric]:
+    """An error that is the same in every row has no interval: how large others can be is not known."""
+    num_units = int(unit.max()) + 1
+    metrics = {}
+    for name in names:
+        bounds = (-1.0, 1.0) if name in CORRELATIONS else None
+        statistic = {name: score_statistic(name, table.predicted, table.true, unit)}
+        found = intervals(statistic, num_units, num_bootstrap=num_bootstrap, seed=seed, bounds=bounds)[name]
+        has_interval = num_units if found.low < found.high else 0
+        metrics[name] = as_metric(found, higher_is_better=name not in _LESS_IS_BETTER, num_units=has_interval)
+    return metrics
 
 
 def _by_method(table: ScoreTable) -> tuple[dict[str, float], dict[str, float]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evaluation.benchmarks.features import EmbedOptions, embedding_origin
 from evaluation.benchmarks.identity import as_metric
-from evaluation.bootstrap import Statistic, intervals, mean_of, median, share
+from evaluation.bootstrap import Interval, Statistic, intervals, mean_of, median, share
 from evaluation.data import EvalSet
 from evaluation.embed import Encoder, EvalPrecision, embed_images, embed_texts
 from evaluation.metrics.ranks import ranks_both_ways
@@ -31,7 +31,7 @@ from evaluation.result import Metric, Result
 from rsvl_data.errors import DataError, OptionError
 
 ALL = "all"  # languages
-KS = (1, 5, 10)
+KS, MOST = (1, 5, 10), 100
 NUM_GALLERY_QUERIES = 6  # a direction
 NUM_FOUND = 5
 
@@ -46,15 +46,17 @@ def retrieval(
     num_bootstrap: int = 1000,
     **embedding: Unpack[EmbedOptions],
 ) -> Result:
-    """Recall at 1, 5 and 10, their means and median ranks, in both directions; protocols as in `evaluation.metrics.retrieval`.
+    """Recall at 1, 5, 10 and 100, means of the first three and median ranks, in both directions; protocols as in
+    `evaluation.metrics.retrieval`. Recall at 100 is told of galleries of 100 or more, and always where the protocol has it.
 
     `image_retrieval_*` has text queries, `text_retrieval_*` image queries (CLIP_benchmark's names). Ties go against the model.
     Only captions in `lang` take part; images without one are left out of queries and gallery and counted in `data`.
     `lang="all"` measures every language of the split in a gallery of its own, on the images that have a caption in all of them:
     `mean_recall[pt]` is of one language, `mean_recall` the mean over all.
     Intervals: images are resampled together with their captions, in all languages at once; under `skyscript` and `farslip` merged
-    sentences and images each on their own. The gallery stays as it is. `details["items"]`, or `details["items_by_lang"]`, holds the
-    ranks that a paired comparison of two models needs: those of the text queries by what is resampled together, and one for each image.
+    sentences and images each on their own. The gallery stays as it is. A median rank of fewer than six units has none.
+    `details["items"]` holds the ranks that a paired comparison of two models needs, for all languages under `by_lang`: those of the text
+    queries by what is resampled together, and one for each image.
     Raises DataError when no image of the split has the captions asked for, OptionError for all languages under a protocol that merges.
     """
     began = time.perf_counter()
@@ -83,7 +85,7 @@ def retrieval(
         seed=seed,
         details={
             "gallery": _gallery(first.task, captioned.keys, images, first.texts, seed),
-            **({"items_by_lang": {its: each.items() for its, each in found.items()}} if langs else {"items": first.items()}),
+            "items": {"by_lang": {its: each.items() for its, each in found.items()}} if langs else first.items(),
         },
         **embedding_origin(encoder, data, embedding, lang=lang, texts=num_texts, without_caption=captioned.num_without, **langs),
     )
@@ -179,17 +181,30 @@ def _metrics(found: Mapping[str, _Found], protocol: RetrievalProtocol, num_boots
         together = [(_over_languages(of_lang) if len(of_lang) > 1 else of_lang.popitem()[1], len(first.image_ranks))]
     metrics: dict[str, Metric] = {}
     for side, num_units in together:
-        resampled = intervals({name: of for name, (of, _) in side.items()}, num_units, num_bootstrap=num_bootstrap, seed=seed)
-        metrics |= {name: as_metric(resampled[name], side[name][1], higher_is_better="rank" not in name) for name in side}
+        metrics |= _with_intervals(side, num_units, num_bootstrap, seed)
     return metrics
 
 
+def _with_intervals(side: _Side, num_units: int, num_bootstrap: int, seed: int) -> dict[str, Metric]:
+    """Ranks have no bounds: a median that no resample moves keeps its place, if there are units enough."""
+    resampled: dict[str, Interval] = {}
+    for of_ranks in (False, True):
+        statistics = {name: of for name, (of, _) in side.items() if ("rank" in name) == of_ranks}
+        bounds = None if of_ranks else (0.0, 1.0)
+        resampled |= intervals(statistics, num_units, num_bootstrap=num_bootstrap, seed=seed, bounds=bounds)
+    return {
+        name: as_metric(
+            resampled[name], chance, higher_is_better="rank" not in name, num_units=num_units if "rank" in name else None
+        )
+        for name, (_, chance) in side.items()
+    }
+
+
 def _sides(found: _Found, protocol: RetrievalProtocol) -> tuple[_Side, _Side]:
-    ks = (*KS, 100) if protocol in MERGED else KS
     each = np.arange(len(found.image_ranks))
     return (
-        _side("image_retrieval", found.text_ranks, found.unit, found.task.text_to_image, ks),
-        _side("text_retrieval", found.image_ranks, each, found.task.image_to_text, ks),
+        _side("image_retrieval", found.text_ranks, found.unit, found.task.text_to_image, protocol),
+        _side("text_retrieval", found.image_ranks, each, found.task.image_to_text, protocol),
     )
 
 
@@ -200,7 +215,7 @@ def _with_mean(images_found: _Side, texts_found: _Side) -> _Side:
 
 def _over_languages(of_lang: Mapping[str, _Side]) -> _Side:
     """The mean over languages of every metric, then each language's own."""
-    names = next(iter(of_lang.values()))
+    names = [name for name in next(iter(of_lang.values())) if all(name in side for side in of_lang.values())]
     means = {name: _mean_of_pairs([side[name] for side in of_lang.values()]) for name in names}
     return means | {f"{name}[{lang}]": pair for lang, side in of_lang.items() for name, pair in side.items()}
 
@@ -209,9 +224,12 @@ def _mean_of_pairs(pairs: Sequence[tuple[Statistic, float]]) -> tuple[Statistic,
     return mean_of(*(of for of, _ in pairs)), float(np.mean([chance for _, chance in pairs]))
 
 
-def _side(name: str, ranks: Int[np.ndarray, "q"], unit: Int[np.ndarray, "q"], relevance: Relevance, ks: Sequence[int]) -> _Side:
-    """Every metric of one direction, and what guessing gives."""
+def _side(
+    name: str, ranks: Int[np.ndarray, "q"], unit: Int[np.ndarray, "q"], relevance: Relevance, protocol: RetrievalProtocol
+) -> _Side:
+    """Every metric of one direction, and what guessing gives. Of a smaller gallery the recall at 100 is always 1."""
     right, num_items = relevance.num_right(), relevance.num_items
+    ks = (*KS, MOST) if protocol in MERGED or num_items >= MOST else KS
     recalls = {k: (share((ranks <= k).astype(float), unit=unit), chance_recall_at_k(right, num_items, k)) for k in ks}
     of, chances = zip(*(recalls[k] for k in KS))
     return {

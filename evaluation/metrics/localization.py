@@ -119,6 +119,12 @@ def significant_area(heat_map: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, 
     return float(1 - np.exp(-RSU_BETA * inside / (outside + RSU_EPSILON) * (mask.size - area) / area))
 
 
+def rsu_of_even_map() -> float:
+    """What `significant_area` gives to a map that is the same everywhere, whatever the regions: inside over outside is then their area
+    over the rest."""
+    return float(1 - np.exp(-RSU_BETA))
+
+
 def attention_shift(circles: Sequence[Circle], distances_px: Sequence[np.ndarray]) -> float:
     """Ras. A circle without candidate counts as if it had one at its rim."""
     shift = float(np.mean([d.mean() / c.radius_px if len(d) else 1.0 for c, d in zip(circles, distances_px)]))

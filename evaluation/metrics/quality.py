@@ -15,8 +15,9 @@ from scipy.optimize import least_squares
 from scipy.special import expit
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
-from evaluation.bootstrap import Statistic
+from evaluation.bootstrap import OfSums, Statistic, share
 
+CORRELATIONS = ("plcc", "srocc", "krocc")  # from -1 to 1; what else there is are errors without a greatest value
 MIN_SAMPLES_TO_FIT = 5  # one more than the curve has parameters
 SAME_SCORE = 1e-4  # a method this close to the best is as good
 
@@ -66,6 +67,11 @@ def score_statistic(
 ) -> Statistic:
     """One of RAW_SCORES, resampled over units: `unit[j]` is the image of row j. A resample in which every row is the same has no
     correlation; it counts as 0, the worst there is to say of it."""
+    if name == "mae":
+        return share(np.abs(predicted - true), unit=unit)
+    if name == "rmse":
+        mean_square = share((predicted - true) ** 2, unit=unit)
+        return OfSums(mean_square.counts, lambda sums: np.sqrt(mean_square.measure(sums)))
     of = RAW_SCORES[name]
 
     def value(counts: np.ndarray) -> float:

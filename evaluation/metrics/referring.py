@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from evaluation.bootstrap import Statistic, share
+from evaluation.bootstrap import OfSums, Statistic, share
 
 ReferringProtocol = Literal["rsvl", "rmsin", "rsrefseg2", "lisa"]
 THRESHOLDS_PERCENT = (50, 60, 70, 80, 90)
@@ -62,26 +62,27 @@ def referring_statistics(
     """
     if not union.any():
         raise ValueError(f"{len(union)} samples without a pixel in target or prediction: there is nothing to overlap")
-    found = {
+    mean = share(sample_ious(intersection, union, protocol), unit=unit)
+    found: dict[str, Statistic] = {
         "ciou": _cumulative_iou(intersection, union, np.arange(len(union)) if unit is None else unit),
-        "giou": share(sample_ious(intersection, union, protocol), unit=unit),
+        "giou": _lisa_mean(mean, len(union)) if protocol == "lisa" else mean,
     }
     if protocol == "lisa":
-        return {"ciou": found["ciou"], "giou": _lisa_mean(found["giou"], len(union))}
+        return found
     for percent in THRESHOLDS_PERCENT:
         hits = precision_hits(intersection, union, percent, protocol)
         found[f"precision@{percent / 100}"] = share(hits.astype(np.float64), unit=unit)
     return found
 
 
-def _cumulative_iou(intersection: Int[np.ndarray, "n"], union: Int[np.ndarray, "n"], unit: Int[np.ndarray, "n"]) -> Statistic:
+def _cumulative_iou(intersection: Int[np.ndarray, "n"], union: Int[np.ndarray, "n"], unit: Int[np.ndarray, "n"]) -> OfSums:
     """0 in a resample without a single pixel, as the published codes would have it."""
     hits, pixels = np.bincount(unit, weights=intersection), np.bincount(unit, weights=union)
-    return lambda drawn: (drawn @ hits) / np.maximum(drawn @ pixels, 1)
+    return OfSums(np.stack([hits, pixels], axis=1), lambda sums: sums[:, 0] / np.maximum(sums[:, 1], 1))
 
 
-def _lisa_mean(mean: Statistic, num_samples: int) -> Statistic:
-    return lambda drawn: mean(drawn) * num_samples / (num_samples + 1e-5)
+def _lisa_mean(mean: OfSums, num_samples: int) -> OfSums:
+    return OfSums(mean.counts, lambda sums: mean.measure(sums) * num_samples / (num_samples + 1e-5))
 
 
 def referring_metrics(

@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Float, Int, Integer, Num
 from numpy.typing import ArrayLike
 
-from evaluation.bootstrap import Statistic
+from evaluation.bootstrap import OfSums
 
 # Confusion matrices [..., c, c] to a number each, or to one a class.
 Measure = Callable[[np.ndarray], np.ndarray]
+
+_UNDRAWN = 1e-9  # far less than a pixel of a drawn image counts
 
 
 def pixel_confusion(
@@ -143,10 +145,12 @@ def _mean_of(per_class: Measure, classes: Sequence[int] | None) -> Measure:
     return lambda counts: mean_over_classes(per_class(counts), classes)
 
 
-def over_images(measure: Measure, per_image: Int[np.ndarray, "n *counts"]) -> Statistic:
-    """The measure of the images drawn, for `evaluation.bootstrap.intervals`: their counts are summed first, as in the whole set."""
-    flat = per_image.reshape(len(per_image), -1).astype(np.float64)  # exact up to 2**53 pixels
-    return lambda drawn: measure((drawn @ flat).reshape(-1, *per_image.shape[1:]))
+def over_images(measure: Measure, per_image: Int[np.ndarray, "n *counts"]) -> OfSums:
+    """The measure of the images drawn, for `evaluation.bootstrap.intervals`: their counts are summed first, as in the whole set.
+
+    Means are always over the classes of the whole set: one that no drawn image has keeps the value it has there.
+    """
+    return OfSums(per_image.astype(np.float64), measure, undrawn=_UNDRAWN)  # exact up to 2**53 pixels
 
 
 def mmseg_metrics(counts: Int[np.ndarray, "c c"]) -> dict[str, float]:

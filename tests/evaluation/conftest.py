@@ -101,6 +101,14 @@ def numbered(tmp_path: Path) -> Dataset:
 
 
 @pytest.fixture
+def fifty(tmp_path: Path) -> Dataset:
+    """Images k0 to k49 with two captions each: of a hundred, each reads like one other."""
+    texts = [[Caption(text=f"number {i % 25}"), Caption(text=f"red {i % 25}")] for i in range(50)]
+    samples = [painted(f"k{i}", (5 * i, 250 - 5 * i, i), None, captions) for i, captions in enumerate(texts)]
+    return write_dataset(tmp_path / "fifty", {"test": [samples]})
+
+
+@pytest.fixture
 def two_languages(tmp_path: Path) -> Dataset:
     """Three images with an English and a Portuguese caption each, the last pair the wrong way round in Portuguese; one without."""
     shades = {"red": (250, 5, 5), "green": (5, 250, 5), "blue": (5, 5, 250)}

@@ -49,7 +49,7 @@ def test_raters_scores_and_what_is_undefined(scored, tmp_path, capsys):
     assert found["ann"] == "12 captions in 12 rows" and "flat colours" in found
     assert number(found["relevance_detail"], "mean") == pytest.approx((2.5 + 2.5 + 4 / 12) / 2, abs=6e-4)
     assert 0.5 < number(found["relevance_detail"], "alpha") < 1
-    assert found["fluency"].startswith("mean 5.000 [5.000, 5.000] (n 24 marks); alpha undefined")
+    assert found["fluency"].startswith("mean 5.000 [3.941, 5.000] (n 24 marks); alpha undefined")
     assert number(found["second_score and relevance_detail"], "Spearman") > 0.9
     assert number(found["relevance_detail and hallucination"], "Spearman") == -1
     assert found["first_score and fluency"] == "Spearman undefined (n 0 captions)"

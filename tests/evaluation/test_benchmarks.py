@@ -32,8 +32,8 @@ def test_zero_shot_of_colours(encoder, colours):
     assert result.metrics["acc5"].value == result.metrics["acc5"].chance == result.metrics["acc5"].low == 1
     assert result.metrics["mean_per_class_recall"].value == pytest.approx(2.5 / 3)
     assert result.metrics["acc1"].low < 0.8 < result.metrics["acc1"].high
-    # each class keeps its size, so blue and red_field are right in every resample
-    assert result.metrics["mean_per_class_recall"].low == pytest.approx(2 / 3)
+    # one image a class is too few to keep the classes apart: blue may be missing from a resample
+    assert result.metrics["mean_per_class_recall"].low < 2 / 3
     assert (result.task, result.dataset, result.split, result.protocol, result.n) == ("zero_shot", "tiny", "test", "rsvl", 5)
     assert result.details["items"]["truth"] == [2, 2, 0, 0, 1]
     assert [rank == 1 for rank in result.details["items"]["rank"]] == [True, True, True, False, True]
@@ -130,10 +130,25 @@ def test_retrieval_protocols_differ_on_repeated_captions(encoder, colours):
     assert skyscript.prompts == "prefix 'a satellite image. '" and by_protocol["rsvl"].prompts is None
 
 
+@pytest.mark.parametrize("protocol", ["rsvl", "georsclip", "skyscript"])
+def test_recall_at_100_is_told_of_large_galleries(encoder, fifty, protocol):
+    """A hundred texts can be found, but fifty images, or fifty texts if equal ones are merged."""
+    result = retrieval(encoder, ShardSet(fifty, "test"), protocol=protocol, num_bootstrap=5)
+    at_100 = {name for name in result.metrics if name.endswith("recall@100")}
+    both = {"image_retrieval_recall@100", "text_retrieval_recall@100"}
+    assert at_100 == (both if protocol == "skyscript" else {"text_retrieval_recall@100"})
+    assert result.metrics["text_retrieval_recall@100"].value == 1
+    if protocol != "skyscript":
+        six = [result.metrics[f"{side}_retrieval_recall@{k}"].value for side in ("image", "text") for k in (1, 5, 10)]
+        assert result.metrics["mean_recall"].value == pytest.approx(np.mean(six))
+
+
 def test_images_without_a_sentence_of_their_own(encoder, same_words):
     """Merged, the second image has none: a resample of that image alone must not be a mean of nothing."""
     result = retrieval(encoder, ShardSet(same_words, "test"), protocol="skyscript", num_bootstrap=50)
-    assert all(metric.low == metric.value == metric.high == 1 for metric in result.metrics.values())
+    assert all(metric.value == 1 for metric in result.metrics.values())
+    assert result.metrics["image_retrieval_recall@1"].low == result.metrics["image_retrieval_recall@1"].high == 1  # of one text
+    assert result.metrics["text_retrieval_median_rank"].low is None
     assert result.details["items"] == {"text_query_ranks": [[1]], "image_query_rank": [1, 1]}
 
 
@@ -158,7 +173,7 @@ def test_all_languages(encoder, two_languages):
     mean = result.metrics["text_retrieval_recall@1"]
     # English is always right: what moves is Portuguese alone, at half the weight
     assert mean.low == pytest.approx((1 + portuguese.metrics["text_retrieval_recall@1"].low) / 2)
-    assert result.details["items_by_lang"]["pt"] == portuguese.details["items"] and "items" not in result.details
+    assert result.details["items"]["by_lang"]["pt"] == portuguese.details["items"]
     assert not result.metrics["image_retrieval_median_rank[pt]"].higher_is_better
 
 
@@ -188,7 +203,7 @@ def test_calibration(encoder, colours):
     assert shown["logit_scale"] == 10 and sum(shown["items"]) == 5 and not error.higher_is_better
     gaps = [n * abs(c - a) for n, c, a in zip(shown["items"], shown["confidence"], shown["accuracy"])]
     assert error.value == pytest.approx(sum(gaps) / 5) and 0 < error.value < 1
-    assert error.low < error.value < error.high
+    assert error.low is None and error.high is None
     type(encoder).logit_scale, kept = property(lambda self: torch.tensor(1e-3)), type(encoder).logit_scale
     try:  # knows nothing of itself: a quarter sure of four classes, four of five right
         assert zero_shot(encoder, ShardSet(colours, "test"), num_bootstrap=5).metrics[

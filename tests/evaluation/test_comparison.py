@@ -3,7 +3,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
+from evaluation.benchmarks.few_shot import few_shot
 from evaluation.benchmarks.retrieval import retrieval
 from evaluation.benchmarks.zero_shot import zero_shot
 from evaluation.comparison import compare, compare_all, save_comparisons
@@ -41,8 +43,8 @@ def test_every_recall_is_compared(encoder, colours, protocol):
     result = retrieval(encoder, ShardSet(colours, "test"), protocol=protocol, num_bootstrap=5)
     other = replace(result, model={"name": "other", "sha256": "2" * 64})
     found = {each.metric: each.difference for each in compare(result, other, num_bootstrap=20)}
-    assert set(found) == {name for name in result.metrics if "recall" in name and "100" not in name}
-    assert all(each.value == each.low == each.high == 0 and each.p_value == 1 for each in found.values())
+    assert set(found) == {name for name in result.metrics if "recall" in name}
+    assert all(each.value == 0 and each.low == -each.high and each.p_value == 1 for each in found.values())
 
 
 def test_swapped_models_give_the_opposite(pair):
@@ -67,12 +69,82 @@ def test_pairing_sees_what_two_intervals_do_not(pair):
     assert apart[0].verdict == "not told apart"
 
 
+def classified_as(result, *right):
+    """`result` with these answers, and the same of another model: of one class, 1 is right."""
+    return [
+        replace(result, n=len(each), model={"name": name}, details={"items": {"truth": [0] * len(each), "rank": rank}})
+        for name, each in zip(("one", "other"), right)
+        for rank in [[1 if one else 9 for one in each]]
+    ]
+
+
 def test_seed_and_resamples_change_the_interval(pair):
-    (good, _), (bad, _) = pair
-    told = {
-        (seed, num): compare(good, bad, seed=seed, num_bootstrap=num)[0].difference for seed, num in ((0, 30), (1, 30), (0, 31))
-    }
-    assert len(set(told.values())) == 3
+    (good, _), _ = pair
+    one, other = classified_as(good, np.arange(200) < 120, np.arange(200) % 2)
+    told = {compare(one, other, seed=seed, num_bootstrap=num)[0].difference for seed, num in ((0, 30), (1, 30), (0, 31))}
+    assert len(told) == 3
+
+
+@pytest.mark.parametrize(
+    ("n", "better", "worse", "verdict"),
+    [
+        (6, 5, 0, "not told apart"),
+        (6, 6, 0, "first better"),
+        (100, 4, 0, "not told apart"),
+        (100, 7, 1, "not told apart"),
+        (100, 9, 1, "first better"),
+        (100, 1, 9, "second better"),
+    ],
+)
+def test_few_items_that_differ_decide_as_by_mcnemar(pair, n, better, worse, verdict):
+    """However many items there are. The interval alone would call 4 to 0 of 100 a difference."""
+    (good, _), _ = pair
+    first, second = np.zeros(n), np.zeros(n)
+    first[:better], second[better : better + worse] = 1, 1
+    (acc1, *_) = compare(*classified_as(good, first, second))
+    assert acc1.verdict == verdict
+    assert acc1.difference.p_value == pytest.approx(binomtest(better, better + worse).pvalue, abs=0.01)
+
+
+def test_classes_of_one_item_are_no_strata(pair):
+    """Seven classes, one of them of two items: within classes only that one could move."""
+    (good, _), _ = pair
+    items = {"truth": [0, 0, 1, 2, 3, 4, 5, 6], "rank": [1, 1, 1, 9, 9, 9, 9, 9]}
+    other = {**items, "rank": [9, 1, 9, 9, 9, 9, 9, 9]}
+    one = replace(good, n=8, details={"items": items})
+    found = compare(one, replace(one, model={"name": "other"}, details={"items": other}))
+    mean = next(each for each in found if each.metric == "mean_per_class_recall")
+    assert mean.difference.value == pytest.approx(1.5 / 7) and mean.difference.low < 0.1 < 0.4 < mean.difference.high
+
+
+def test_few_shot_curves_are_compared(encoder, reddish):
+    splits = [ShardSet(reddish, name) for name in ("train", "test")]
+    options = {"shots": [1, 4], "num_draws": 2, "weight_decays": [1e-2], "num_bootstrap": 20}
+    good = few_shot(encoder, *splits, **options)
+    encode = encoder.encode_image
+    encoder.encode_image = lambda images: 0 * encode(images) + 1
+    encoder.name, encoder.weights_sha256 = "blind", lambda: "1" * 64
+    bad = few_shot(encoder, *splits, **options)
+    found = {each.metric: each for each in compare(good, bad, num_bootstrap=200)}
+    assert set(found) == {"acc1_1_shot", "acc1_4_shot"}
+    for name, each in found.items():
+        assert each.difference.value == pytest.approx(good.metrics[name].value - bad.metrics[name].value)
+    assert found["acc1_4_shot"].verdict == "first better"
+
+
+def test_all_languages_are_compared(encoder, two_languages):
+    """Each, and their mean: the second model takes red for blue."""
+    data = ShardSet(two_languages, "test")
+    good = retrieval(encoder, data, lang="all", num_bootstrap=5)
+    encode = encoder.encode_image
+    encoder.encode_image = lambda images: encode(images).flip(1)
+    encoder.name, encoder.weights_sha256 = "turned", lambda: "1" * 64
+    bad = retrieval(encoder, data, lang="all", num_bootstrap=5)
+    found = {each.metric: each.difference for each in compare(good, bad, num_bootstrap=50)}
+    assert set(found) == {name for name in good.metrics if "recall" in name}
+    for name, difference in found.items():
+        assert difference.value == pytest.approx(good.metrics[name].value - bad.metrics[name].value)
+    assert found["mean_recall"].value == pytest.approx((found["mean_recall[en]"].value + found["mean_recall[pt]"].value) / 2)
 
 
 def test_only_the_same_items_are_paired(pair):

@@ -92,14 +92,24 @@ def test_phrases_of_one_image_are_drawn_together():
     assert (by_metric["giou"].low, by_metric["giou"].high) == (0, pytest.approx(0.35))  # only the second image; only the first
 
 
-@pytest.mark.usefixtures("few_items_will_do")
 def test_less_attention_beside_the_target_is_better():
     def located(name, ras):
-        items = {"query": ["0", "1"], "rsu": [0.5, 0.5], "ras": ras, "rda": [0.5, 0.5], "rmi": [0.5, 0.5]}
+        half = [0.5] * 12
+        scenes = [f"{number // 2}.png" for number in range(12)]
+        items = {
+            "query": list(range(12)),
+            "scene": scenes,
+            "rsu": half,
+            "ras": [value + place / 100 for value in ras for place in range(6)],
+            "rda": half,
+            "rmi": half,
+        }
         metrics = {key: Metric(0.5, higher_is_better=key != "ras") for key in ("rsu", "ras", "rda", "rmi")}
         return result("localization", name, metrics, items)
 
-    found = {each.metric: each for each in compare(located("near", [0.1, 0.2]), located("far", [0.4, 0.6]), num_bootstrap=50)}
+    near, far = located("near", [0.1, 0.2]), located("far", [0.4, 0.6])
+    found = {each.metric: each for each in compare(near, far, num_bootstrap=500)}
+    assert found["ras"].difference.p_value == 2 / 2**6  # of six scenes, not of twelve queries
     assert found["ras"].difference.value == pytest.approx(-0.35) and found["ras"].verdict == "first better"
     assert found["rsu"].verdict == "not told apart"
 

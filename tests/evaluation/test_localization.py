@@ -11,7 +11,9 @@ from colour_encoder import ColourEncoder
 from PIL import Image
 
 from evaluation.benchmarks.localization import localization
+from evaluation.bootstrap import intervals
 from evaluation.datasets.air_slt import open_air_slt
+from evaluation.dense_items import of_queries
 from evaluation.embedding_cache import EmbeddingCache
 from evaluation.heat_map_files import overlay
 from evaluation.localization_map import Window, windows
@@ -64,11 +66,13 @@ def test_a_model_that_sees_colours_finds_them(folder, encoder):
     result = localization(encoder, open_air_slt(folder), **SMALL)
     assert result.task == "localization" and result.n == 3 and result.protocol == "rsvl"
     items = result.details["items"]
-    assert items["query"] == ["0", "1", "2"]
+    assert items["query"] == ["0", "1", "2"] and items["scene"] == ["0.png"] * 3
     assert min(items["rmi"][:2]) > 0.6 > items["rmi"][2] and items["rsu"][2] < 0.1
     for name in ("rsu", "ras", "rda", "rmi"):
         metric = result.metrics[name]
-        assert metric.value == pytest.approx(np.mean(items[name])) and metric.low <= metric.value <= metric.high
+        assert metric.value == pytest.approx(np.mean(items[name]))
+        assert metric.low is None and metric.high is None  # three queries, but one scene
+    assert result.metrics["rsu"].chance == pytest.approx(0.507, abs=1e-3) and result.metrics["rmi"].chance is None
     assert not result.metrics["ras"].higher_is_better and result.metrics["rmi"].higher_is_better
     rmi = 0.4 * np.array(items["rsu"]) + 0.35 * (1 - np.array(items["ras"])) + 0.25 * np.array(items["rda"])
     assert items["rmi"] == pytest.approx(rmi.tolist())
@@ -115,7 +119,22 @@ def test_protocol_scales_and_seed_change_the_outcome(folder, encoder):
     assert theirs.protocol == AUTHORS and theirs.details["items"] != first.details["items"]
     coarse = localization(encoder, data, **(SMALL | {"scales_px": (256,)}))
     assert coarse.details["items"] != first.details["items"] and coarse.data["scales_px"] == "256"
-    assert localization(encoder, data, **(SMALL | {"seed": 4})).metrics["rmi"].low != first.metrics["rmi"].low
+
+
+def test_scenes_are_resampled_with_all_their_queries(tmp_path, encoder):
+    """Six scenes have an interval, which the seed moves; twice as many queries of each leave it as it is."""
+    options, half = SMALL | {"scales_px": (128,)}, [[20, 30], [160, 30], [160, 170], [20, 170]]
+    for place in range(6):
+        Image.fromarray(scene_pixels()[::2, ::2]).save(tmp_path / f"{place}.png")
+    told = [{"caption": text, "jpg_name": f"{i}.png", "points": [half]} for i, text in enumerate(("red", "blue", "green") * 2)]
+    (tmp_path / "anno.json").write_text(json.dumps(told))
+    one, other = (localization(encoder, open_air_slt(tmp_path), **options, seed=seed) for seed in (0, 4))
+    assert all(metric.low < metric.value < metric.high for metric in one.metrics.values())
+    assert other.metrics["rmi"].low != one.metrics["rmi"].low
+    statistics, num_scenes = of_queries({name: value * 2 for name, value in one.details["items"].items()})
+    found = intervals(statistics, num_scenes, num_bootstrap=options["num_bootstrap"])
+    for name, metric in one.metrics.items():
+        assert (found[name].low, found[name].high) == pytest.approx((metric.low, metric.high))
 
 
 def test_regions_that_cannot_be_measured_by_are_counted(tmp_path, encoder):

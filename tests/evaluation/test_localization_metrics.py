@@ -12,6 +12,7 @@ from evaluation.metrics.localization import (
     discrete_attention,
     localization,
     region_mask,
+    rsu_of_even_map,
 )
 from evaluation.metrics.polygon_mask import even_odd_mask
 
@@ -124,6 +125,12 @@ def test_many_candidates_are_worth_less_than_one():
     # by hand: both 15 px from their middle, 0.5 (1 - 15 / 50) + exp(-0.5 * 4)
     assert discrete_attention(circle, [near, far]) == pytest.approx(0.35 + np.exp(-2))
     assert discrete_attention(circle, [near, near]) == pytest.approx(0.5 + np.exp(-2))
+
+
+@pytest.mark.parametrize("region", [SQUARE, [[0, 0], [99, 0], [99, 70], [0, 70]]])
+def test_an_even_map_says_nothing_of_any_region(region):
+    found = localization(np.full((100, 120), 90, np.uint8), [region])
+    assert found.rsu == pytest.approx(rsu_of_even_map(), abs=1e-6) == pytest.approx(1 - np.exp(-0.707), abs=1e-6)
 
 
 def test_maps_without_peaks_and_whole_regions():

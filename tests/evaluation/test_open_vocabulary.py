@@ -110,7 +110,7 @@ def test_colours_are_found(encoder):
     data = squares()
     result = open_vocabulary(encoder, data, setting_of(data), num_bootstrap=50)
     assert result.n == 4 and values(result)["aacc"] > 0.8 and set(result.per_class) == {"red", "green", "blue"}
-    assert result.metrics["miou"].low <= result.metrics["miou"].value <= result.metrics["miou"].high
+    assert result.metrics["miou"].low is None  # four images are too few for an interval
     shuffled = open_vocabulary(
         encoder, replace(data, synonyms=(("green",), ("blue",), ("red",))), setting_of(data), num_bootstrap=5
     )

@@ -177,6 +177,13 @@ def test_few_shot(encoder, splits):
     assert fewer.details["curve"][0]["weight_decay"] == [1e-2] and fewer.data["num_draws"] == 1
 
 
+def test_a_curve_without_an_error_is_as_sure_as_its_test_images(encoder, splits, monkeypatch):
+    train, test, val = splits
+    monkeypatch.setattr("evaluation.benchmarks.few_shot._right_with", lambda *_: (np.ones(36, bool), 1.0))
+    metric = few_shot(encoder, train, test, val=val, shots=[1], num_draws=3, num_bootstrap=20).metrics["acc1_1_shot"]
+    assert (metric.value, metric.high) == (1, 1) and metric.low == pytest.approx(0.025 ** (1 / 36))  # not of three draws
+
+
 def test_the_draws_are_resampled_too():
     """Two draws, one always right and one never: images are certain, draws are not."""
     right = np.array([[True] * 4, [False] * 4])

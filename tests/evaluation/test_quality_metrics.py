@@ -4,7 +4,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from evaluation.metrics.quality import fit_logistic, quality_scores, recommendation
+from evaluation.bootstrap import exchange_p_value
+from evaluation.metrics.quality import RAW_SCORES, fit_logistic, quality_scores, recommendation, score_statistic
 
 FITTED = ("continuous", "ties_in_predictions", "ties_in_both", "negative_relation", "other_scale")
 NAMES = {"PLCC": "plcc", "SROCC": "srocc", "KROCC_tau_b": "krocc", "RMSE": "rmse", "MAE": "mae"}
@@ -94,3 +95,21 @@ def test_recommendation_by_hand():
     assert ours["random_hit_rate"] == pytest.approx(5 / 9)
     with pytest.raises(ValueError, match="at least two methods; got 1"):
         recommendation(true[:, :1], true[:, :1])
+
+
+def test_every_score_of_the_rows_drawn():
+    generator, unit = np.random.default_rng(0), np.repeat(np.arange(6), 3)
+    predicted, true = generator.random((2, 18))
+    drawn = np.array([[1, 1, 1, 1, 1, 1], [3, 0, 0, 2, 1, 0], [0, 6, 0, 0, 0, 0]], float)
+    for name, of in RAW_SCORES.items():
+        rows = [np.repeat(np.arange(18), counts[unit].astype(int)) for counts in drawn]
+        expected = [of(predicted[each], true[each]) for each in rows]
+        assert score_statistic(name, predicted, true, unit)(drawn) == pytest.approx(expected), name
+
+
+def test_errors_of_two_predictors_are_exchanged_by_image():
+    """Better by the same on each of six images: 2 of 64 ways to exchange them are as far apart."""
+    true, unit = np.linspace(0, 1, 12), np.repeat(np.arange(6), 2)
+    for name in ("rmse", "mae"):
+        near, far = (score_statistic(name, true + error, true, unit) for error in (0.1, 0.3))
+        assert exchange_p_value(near, far) == 2 / 2**6

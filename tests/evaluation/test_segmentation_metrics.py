@@ -182,7 +182,19 @@ def test_interval_over_images():
     assert found.value == pytest.approx(measures()["miou"](per_image.sum(0)))
     assert 0.2 < found.low < found.value < found.high < 1
     same = intervals({"miou": over_images(measures()["miou"], np.stack([right] * 5))}, 5)["miou"]
-    assert (same.low, same.high) == (1, 1)
+    assert same.low < same.high == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("miou", 0.5 / 4), ("macc", 1 / 4), ("mf1", 2 / 3 / 4), ("mprecision", 0.5)])
+def test_a_class_on_no_drawn_image_stays_in_the_mean(name, value):
+    """All is called class 0, which is half of each image; the other half is one of three classes, the last on one image only. With the
+    classes of each resample instead, the mean would be over fewer and could only rise."""
+    per_image = np.zeros((7, 4, 4), int)
+    per_image[:, 0, 0] = 10
+    per_image[np.arange(7), [1, 1, 1, 2, 2, 2, 3], 0] = 10
+    statistic = over_images(measures()[name], per_image)
+    drawn = np.array([[7.0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 7]])
+    np.testing.assert_allclose(statistic(drawn), [value, value], atol=1e-6)
 
 
 def test_mean_of_no_class():

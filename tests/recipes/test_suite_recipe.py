@@ -223,7 +223,7 @@ MASKS, PLACES = Measurement("open_vocabulary", "loveda", "rsvl"), Measurement("l
 
 @pytest.fixture
 def dense(options, tmp_path, monkeypatch) -> suite.Options:
-    """Six images with masks, and a scene with six sentences."""
+    """Six images with masks, and six scenes with a sentence each."""
     root = tmp_path / "dense"
     for number in range(1, 7):
         for kind, image in (
@@ -233,12 +233,14 @@ def dense(options, tmp_path, monkeypatch) -> suite.Options:
             path = root / f"LoveDA/Val/Rural/{kind}_png/{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             image.save(path)
-    scene = Image.new("RGB", (600, 500), (20, 90, 20))
-    scene.paste((230, 77, 26), (300, 200, 480, 380))
+    scene = Image.new("RGB", (280, 260), (20, 90, 20))
+    scene.paste((230, 77, 26), (150, 100, 240, 190))
+    square = [[150, 100], [240, 100], [240, 190], [150, 190]]
+    asked = []
     (root / "AIR-SLT").mkdir()
-    scene.save(root / "AIR-SLT" / "0.png")
-    square = [[300, 200], [480, 200], [480, 380], [300, 380]]
-    asked = [{"caption": text, "jpg_name": "0.png", "points": [square]} for text in "roof house square lake field road".split()]
+    for number, text in enumerate("roof house square lake field road".split()):
+        scene.save(root / "AIR-SLT" / f"{number}.png")
+        asked.append({"caption": text, "jpg_name": f"{number}.png", "points": [square]})
     (root / "AIR-SLT" / "anno.json").write_text(json.dumps(asked))
     monkeypatch.setattr(suite, "measurements", lambda name: (MASKS, PLACES))
     return replace(options, root=root)

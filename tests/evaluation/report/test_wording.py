@@ -37,6 +37,7 @@ from rsvl_segment.protocols import Protocol as SegmentProtocol
         (Metric(0.5, 0.4, 0.6, 0.0), "better than guessing", None),
         (Metric(0.5, 0.4, 0.6), None, None),
         (Metric(0.5, 0.4, 0.6, 0.0001), "better than guessing", "5,000 × chance"),
+        (Metric(0.1, 0.1, 0.2, 0.1 - 1e-16), "not told apart from guessing", "1.0 × chance"),
     ],
 )
 def test_against_chance(metric: Metric, told: str | None, ratio: str | None) -> None:
