@@ -13,6 +13,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
+import numpy as np
+
 from rsvl_data.errors import CorruptShard, DataError
 from rsvl_data.shards import Dataset
 
@@ -208,8 +210,9 @@ class MemorySet:
 
 
 @dataclass(frozen=True)
-class Head:
-    """The first `limit` items of a split, for a quick look. Its classes stay those of the dataset."""
+class Thinned:
+    """At most `limit` items of a split, spread over it, for a quick look. Its classes stay those of the dataset; the note says that it is
+    a part."""
 
     whole: EvalSet
     limit: int
@@ -230,21 +233,46 @@ class Head:
 
     @property
     def note(self) -> str | None:
-        return self.whole.note
+        return part_note(self.whole.note, len(self.items), len(self.whole.items), "images")
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.whole.classes
 
-    @property
+    @cached_property
+    def places(self) -> list[int]:
+        """Of the items, in the whole split."""
+        return spread(len(self.whole.items), self.limit)
+
+    @cached_property
     def items(self) -> Sequence[EvalItem]:
-        return self.whole.items[: self.limit]
+        return [self.whole.items[place] for place in self.places]
 
     def image(self, index: int) -> bytes:
-        return self.whole.image(index)
+        return self.whole.image(self.places[index])
 
     def image_sha256(self, index: int) -> str:
-        return self.whole.image_sha256(index)
+        return self.whole.image_sha256(self.places[index])
 
     def sha256(self) -> str:
-        return hashlib.sha256(f"{self.whole.sha256()} {len(self.items)}".encode()).hexdigest()
+        """That of the whole split when nothing is left out."""
+        whole = self.whole.sha256()
+        return whole if self.limit >= len(self.whole.items) else hashlib.sha256(f"{whole} {self.places}".encode()).hexdigest()
+
+
+def spread(num: int, limit: int) -> list[int]:
+    """At most `limit` of the places 0 to num - 1, rising: one of each of `limit` equal stretches, drawn with a fixed seed.
+
+    Splits are often sorted by class, so the first ones would be of one class; where classes take turns, every tenth would be.
+    """
+    limit = min(limit, num)
+    ends = np.arange(limit + 1) * num // limit if limit else np.zeros(1, np.int64)
+    return np.random.default_rng(0).integers(ends[:-1], ends[1:]).tolist()
+
+
+def part_note(note: str | None, count: int, total: int, what: str) -> str | None:
+    """A note that says, too, how much of a split is measured."""
+    if count == total:
+        return note
+    part = f"Measured on {count:,} of these {total:,} {what} only (--limit)."
+    return f"{note.rstrip('. ')}. {part}" if note else part

@@ -21,7 +21,7 @@ from evaluation.datasets import open_dataset
 from evaluation.datasets.segmentation import SegmentationSet, open_segmentation
 from evaluation.datasets.segmentation.masked_files import MaskedFiles, Pair
 from evaluation.datasets.segmentation.tiles import square_tiles
-from evaluation.shard_masks import HeadOfMasks, ShardMasks
+from evaluation.shard_masks import ShardMasks, ThinnedMasks
 from rsvl_data.captions.objects import object_sentences
 from rsvl_data.image_form import ImageForm
 from rsvl_data.pipeline import BuildOptions, build
@@ -99,7 +99,7 @@ def _scenes(folder: Path, sizes: Sizes) -> World:
     def probes(split: str) -> Probes:
         whole = ShardSet(dataset, split)
         objects = object_crops(f"{dataset.name} objects", split, dataset.samples(split), OBJECT_CATEGORIES, dataset.note)
-        return Probes((whole,), (objects,), ((whole, "en"),), ((HeadOfMasks(ShardMasks(dataset, split), sizes.dense), 1.0),))
+        return Probes((whole,), (objects,), ((whole, "en"),), ((ThinnedMasks(ShardMasks(dataset, split), sizes.dense), 1.0),))
 
     return World("scenes", dataset, probes("val"), probes("test"))
 
