@@ -49,6 +49,7 @@ class DatasetEntry:
     classes   in the official order and spelling; () where the dataset brings the list itself or has none
     splits    the first is measured when none is asked for, if the layout has it
     folders   names the folder goes by; the archive's own first
+    family    what the images are called where several entries have the same ones, with other classes or texts
     aliases   other spellings of classes in folders -> the class
     """
 
@@ -64,6 +65,7 @@ class DatasetEntry:
     notes: str
     classes: tuple[str, ...] = ()
     num_classes: int | None = None
+    family: str | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, root: Path) -> Path | None:

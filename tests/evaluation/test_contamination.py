@@ -69,8 +69,25 @@ def test_a_picture_stored_anew_is_found_by_its_phash(run, colours):
         ("resisc45", ["cap-5"], "nwpu-captions: all images"),
         ("rsitmd", ["rsicd"], "rsicd: some images"),
         ("isaid", ["dota"], "dota: all images"),
-        ("fmow", ["RS5M"], "fmow: the dataset itself"),
+        ("fmow", ["RS5M"], "fmow: its train split (Zhang"),
+        ("millionaid", ["RS5M"], "millionaid: its test split (Zhang"),
+        ("millionaid", ["Million-AID"], "millionaid: the dataset itself"),
         ("ucm", ["ucm"], "ucm: the dataset itself"),
+        ("ucm", ["UC Merced"], "ucm: the dataset itself"),
+        ("ucm", ["org/UCMerced_LandUse"], "ucm: the dataset itself"),
+        ("resisc45", ["NWPU-RESISC45"], "resisc45: the dataset itself"),
+        ("wds/eurosat", ["EuroSAT_RGB"], "eurosat: the dataset itself"),
+        ("uavid-7", ["uavid"], "uavid: the dataset itself"),
+        ("openearthmap-9", ["OpenEarthMap"], "openearthmap: the dataset itself"),
+        ("vaihingen-boundary", ["vaihingen"], "vaihingen: the dataset itself"),
+        ("potsdam", ["potsdam-boundary"], "potsdam: the dataset itself"),
+        ("nwpu-vhr10-refs", ["NWPU VHR-10"], "nwpu-vhr10: the dataset itself"),
+        ("vaihingen", ["nwpu_vhr10"], "nwpu-vhr10: colour-infrared crops"),
+        ("nwpu-vhr10", ["isprs-vaihingen"], "vaihingen: colour-infrared crops"),
+        ("isaid", ["DOTA-v1.0"], "dota: all images"),
+        ("risbench", ["dota"], "dota: some images"),
+        ("risbench", ["DIOR"], "dior: some images"),
+        ("rrsis-d", ["risbench"], "risbench: some images"),
     ],
 )
 def test_known_overlaps(measured, trained, told):
@@ -79,10 +96,18 @@ def test_known_overlaps(measured, trained, told):
     assert contamination_of(named("aid", b"x"), training_data_of("ViT-B-32", trained))["known_overlaps"] == "unknown"
 
 
+@pytest.mark.parametrize("entry", catalogue(), ids=lambda entry: entry.name)
+def test_every_name_of_a_dataset_is_that_dataset(entry):
+    for name in (entry.name, entry.title, entry.name.upper().replace("-", " ")):
+        found = contamination_of(named(entry.name, b"x"), TrainingData((name,)))
+        assert found["known_overlaps"][0].startswith(f"{entry.family or entry.name}: the dataset itself"), name
+
+
 def test_overlaps_name_datasets_as_the_catalogue_does():
-    elsewhere = {"isaid", "dota", "rrsis-d", "dior", "isprs-vaihingen", "nwpu-vhr10"}  # segmentation and detection sets
-    names = {entry.name for entry in catalogue()} | elsewhere
-    assert {name for overlap in KNOWN_OVERLAPS for name in (overlap.measured, overlap.trained)} <= names
+    elsewhere = {"dota", "dior", "vrsbench"}
+    names = {entry.family or entry.name for entry in catalogue()} | elsewhere
+    assert {name for overlap in KNOWN_OVERLAPS for name in (overlap.first, overlap.second)} <= names
+    assert {entry.family for entry in catalogue()} - {None} <= {entry.name for entry in catalogue()}
     assert all(overlap.source for overlap in KNOWN_OVERLAPS)
 
 
