@@ -85,9 +85,26 @@ def test_a_root_that_is_not_there_and_one_without_the_dataset(tmp_path):
 def test_what_is_found_and_where_to_get_the_rest(tmp_path):
     grow_images(tmp_path, [f"aid/{label}/1.jpg" for label in ENTRIES["aid"].classes])
     lines = {line.name: line for line in list_datasets(catalogue(), tmp_path)}
-    assert lines["aid"] == ("aid", "zero-shot", "all 10,000", True, str(tmp_path / "aid"))
+    assert lines["aid"] == ("aid", "zero-shot", "all", True, str(tmp_path / "aid"))
     assert lines["rsicd"][2:] == ("test 1,093", False, "https://github.com/201528014227051/RSICD_optimal")
     assert not any(line.is_found for line in list_datasets(catalogue(), None))
+
+
+def test_every_split_that_is_listed_opens(shared):
+    """Samples have fewer splits than the published sets, and other ones."""
+    found = [line for line in list_datasets(catalogue(), shared / "data") if line.is_found]
+    assert {"loveda", "ucm", "ucm-captions", "eurosat"} <= {line.name for line in found}
+    for line in found:
+        assert line.splits, line.name
+        for split in line.splits.split(", "):
+            assert open_dataset(line.name, shared / "data", split).split == split, line.name
+
+
+def test_a_copy_that_cannot_be_read(tmp_path):
+    (tmp_path / "RSICD").mkdir()
+    (tmp_path / "RSICD" / "dataset_rsicd.json").write_text("{")
+    [line] = [line for line in list_datasets(catalogue(), tmp_path) if line.name == "rsicd"]
+    assert (line.is_found, line.splits) == (True, "not readable")
 
 
 def test_the_verb(tmp_path, capsys):
