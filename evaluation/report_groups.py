@@ -60,7 +60,7 @@ class Group:
     @property
     def data_facts(self) -> list[str]:
         """What the benchmark says about the data that took part, such as the captions' language."""
-        facts = {name: value for name, value in self.first.data.items() if name not in ("name", "note", "sha256")}
+        facts = {name: value for name, value in self.first.data.items() if name not in ("name", "note") and "sha256" not in name}
         return [f"{name.replace('_', ' ')} {value}" for name, value in facts.items() if value]
 
     @property
