@@ -17,6 +17,7 @@ from evaluation.datasets.entry import spelling
 from rsvl_data.errors import DataError
 from rsvl_data.shards import Dataset
 from rsvl_data.signature import FILE, Signature, image_phash, read_signature
+from rsvl_pretrain.model import has_fresh_weights
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,11 @@ _VERSION = re.compile(r"v\d+$")
 
 @dataclass(frozen=True)
 class TrainingData:
-    """`names` () and `signature` None: not known."""
+    """`names` () and `signature` None: not known, unless `is_none`: the weights are fresh, and have seen nothing."""
 
     names: tuple[str, ...] = ()
     signature: Signature | None = None
+    is_none: bool = False
 
 
 def training_data_of(model: str, trained_on: Sequence[str] = ()) -> TrainingData:
@@ -87,7 +89,7 @@ def training_data_of(model: str, trained_on: Sequence[str] = ()) -> TrainingData
     data = _data_of_run(run)
     dataset = _opened(data) if data else None
     if dataset is None:
-        return TrainingData(tuple(trained_on))
+        return TrainingData(tuple(trained_on), is_none=not trained_on and has_fresh_weights(model))
     signature = read_signature(dataset.root, "train") if (dataset.root / FILE).is_file() else None
     sources = dataset.table("train", ["source"])["source"].unique().to_pylist() if dataset.splits.get("train") else []
     return TrainingData(tuple(dict.fromkeys([*trained_on, dataset.name, *sorted(filter(None, sources))])), signature)
@@ -118,8 +120,10 @@ def contamination_of(data: EvalSet, training: TrainingData) -> dict[str, Any]:
                         as flat and featureless as another. Strong compression turns a bit or two: there may be more.
     known_overlaps      what a table of published overlaps says of these names
     Each is "unknown" where nothing is known; a table that says nothing is no proof. `test_images` and `training_images` are what was
-    compared, where something was.
+    compared, where something was. Fresh weights were trained on "nothing", and nothing overlaps.
     """
+    if training.is_none:
+        return {"trained_on": _NOTHING, "exact_images": 0, "same_phash_images": 0, "known_overlaps": "none"}
     names = _with_parts(training.names)
     counts = {"exact_images": "unknown", "same_phash_images": "unknown"} | _counts(data, training.signature)
     return {"trained_on": names or "unknown", **counts, "known_overlaps": _overlaps(data.name, training.names) or "unknown"}
@@ -139,11 +143,17 @@ def _counts(data: EvalSet, signature: Signature | None) -> dict[str, Any]:
     return counts
 
 
+def is_untrained(contamination: Mapping[str, Any] | None) -> bool:
+    """Whether the weights were fresh: a number that says what an architecture does before it learns."""
+    return contamination is not None and contamination.get("trained_on") == _NOTHING
+
+
 def shows_overlap(contamination: Mapping[str, Any]) -> bool:
     """Whether there is a reason to distrust the number; what is unknown is no reason, and no relief."""
-    return any(value not in (0, "unknown") for name, value in contamination.items() if name not in _CIRCUMSTANCES)
+    return any(value not in (0, "unknown", "none") for name, value in contamination.items() if name not in _CIRCUMSTANCES)
 
 
+_NOTHING = "nothing"
 _CIRCUMSTANCES = ("trained_on", "test_images", "training_images")
 
 

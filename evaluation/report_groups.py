@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.comparison import LEAST_UNITS, Comparison, keeps_items, measured_items
-from evaluation.contamination import shows_overlap
+from evaluation.contamination import is_untrained, shows_overlap
 from evaluation.result import Metric, Result
 from evaluation.wording import HEADLINE, metric_words, model_name
 from rsvl_data.errors import DataError
@@ -107,6 +107,8 @@ class Group:
 
 
 def _contamination_text(contamination: Mapping[str, Any]) -> str:
+    if is_untrained(contamination):
+        return "none, its weights are untrained"
     if all(value == "unknown" for value in contamination.values()):
         return "not known"
     told = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in contamination.items()}

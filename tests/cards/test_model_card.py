@@ -96,7 +96,7 @@ def test_numbers_of_other_weights_are_refused(run, colours, tmp_path, capsys):
     path = measured(Path("rsvl-tiny"), colours.root, tmp_path / "other.json")
     assert main(["card", "model", str(run), "--results", str(path)]) == 1
     told = capsys.readouterr().err
-    assert "of rsvl-tiny with weights" in told and f"Measure with --model {run}" in told
+    assert "of rsvl-tiny (untrained) with weights" in told and f"Measure with --model {run}" in told
 
 
 def test_a_run_that_did_not_end(tmp_path, capsys):

@@ -5,11 +5,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from evaluation.contamination import KNOWN_OVERLAPS, TrainingData, contamination_of, shows_overlap, training_data_of
+from evaluation.contamination import (
+    KNOWN_OVERLAPS,
+    TrainingData,
+    contamination_of,
+    is_untrained,
+    shows_overlap,
+    training_data_of,
+)
 from evaluation.data import EvalItem, MemorySet, ShardSet
 from evaluation.datasets import catalogue
 from rsvl_data.errors import DataError
 from rsvl_data.signature import write_signature
+from rsvl_pretrain.model import DualEncoder
 
 
 def stored(side: int, quality: int = 95) -> bytes:
@@ -109,6 +117,23 @@ def test_overlaps_name_datasets_as_the_catalogue_does():
     assert {name for overlap in KNOWN_OVERLAPS for name in (overlap.first, overlap.second)} <= names
     assert {entry.family for entry in catalogue()} - {None} <= {entry.name for entry in catalogue()}
     assert all(overlap.source for overlap in KNOWN_OVERLAPS)
+
+
+@pytest.mark.parametrize("name", ["rsvl-tiny", "ViT-B-32", "ViT-B-32,"])
+def test_fresh_weights_have_seen_nothing(name, tmp_path, monkeypatch):
+    found = contamination_of(named("ucm", b"x"), training_data_of(name))
+    assert is_untrained(found) and not shows_overlap(found) and found["known_overlaps"] == "none"
+    told = contamination_of(named("ucm", b"x"), training_data_of(name, ["ucm"]))
+    assert not is_untrained(told) and shows_overlap(told)  # whoever names training data knows better
+    monkeypatch.chdir(tmp_path)
+    DualEncoder.load("rsvl-tiny").export(tmp_path / name.rstrip(","))
+    assert is_untrained(contamination_of(named("ucm", b"x"), training_data_of(name))) == name.endswith(",")
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32,openai", "hf-hub:org/name", "runs/mine", "local-dir:x"])
+def test_of_other_weights_nothing_is_known(name):
+    found = contamination_of(named("ucm", b"x"), training_data_of(name))
+    assert not is_untrained(found) and not is_untrained(None) and set(found.values()) == {"unknown"}
 
 
 def test_folders_that_tell_nothing(run, colours, tmp_path):

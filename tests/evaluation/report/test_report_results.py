@@ -92,6 +92,13 @@ def test_train_test_overlap_is_marked_or_said_to_be_unknown(render: Callable[...
     assert "Overlap between training and test images is not recorded for toy" in words(render([make_result()]).text)
 
 
+def test_untrained_weights_are_called_so(render: Callable[..., Element]) -> None:
+    nothing = {"trained_on": "nothing", "exact_images": 0, "same_phash_images": 0, "known_overlaps": "none"}
+    page = render([make_result(contamination=nothing)])
+    assert "tiny (untrained)" in words(page.all("header")[0].text) and "⚠ overlap" not in page.text
+    assert "Overlap with the training data of tiny (untrained): none, its weights are untrained" in words(page.text)
+
+
 def test_confusion_and_classes(render: Callable[..., Element]) -> None:
     per_class = {"airport": 0.75, "harbour": 1.0, "river": 0.0}
     [section] = render([make_result(details={"confusion": CONFUSION}, per_class=per_class)]).all("section", id="classes")
