@@ -6,17 +6,19 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from rsvl_data.errors import CorruptShard, DataError
 from rsvl_data.shards import Dataset
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,24 @@ class EvalSet(Protocol):
 
 
 def split_sha256(data: EvalSet, image_marks: Iterable[str]) -> str:
-    """Of the classes, and of the key, label, captions and image mark of every item, in order.
-
-    A mark is a checksum of the image, or its size in bytes where a checksum would mean reading every file.
-    """
+    """Of the classes, and of the key, label, captions and image mark of every item, in order. A mark is a checksum of the image, and of its
+    mask where it has one."""
     digest = hashlib.sha256(json.dumps(data.classes).encode())
     for item, mark in zip(data.items, image_marks, strict=True):
         digest.update(json.dumps([item.key, item.label, item.captions, mark]).encode())
     return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Of its bytes, which are read again when size or time of change are others. Raises OSError."""
+    found = path.stat()
+    return _sha256_as_of(path, found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _sha256_as_of(path: Path, num_bytes: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_items(data: EvalSet, where: str) -> None:
@@ -140,7 +152,7 @@ class ShardSet:
 class FileSet:
     """Images that lie as files: `paths[i]`, relative to `root`, is the image of `items[i]`.
 
-    Readers of official layouts fill it in, or derive from it. `sha256` is of names and sizes; no image is read for it.
+    Readers of official layouts fill it in, or derive from it. Nothing is read before an image or a checksum is asked for.
     """
 
     name: str
@@ -157,28 +169,18 @@ class FileSet:
         check_items(self, str(self.root))
 
     def image(self, index: int) -> bytes:
-        try:
-            return (self.root / self.paths[index]).read_bytes()
-        except OSError as error:
-            raise DataError(f"{self.name}: the image of {self.items[index].key} cannot be read: {error}") from error
-
-    @cached_property
-    def _sha256s(self) -> dict[int, str]:
-        return {}
+        return self._of_file(index, Path.read_bytes)
 
     def image_sha256(self, index: int) -> str:
-        """Reads the file the first time."""
-        if index not in self._sha256s:
-            self._sha256s[index] = hashlib.sha256(self.image(index)).hexdigest()
-        return self._sha256s[index]
+        return self._of_file(index, file_sha256)
 
     def sha256(self) -> str:
         """Raises DataError naming an image that is not there."""
-        return split_sha256(self, (f"{path.as_posix()} {self._num_bytes(i)}" for i, path in enumerate(self.paths)))
+        return split_sha256(self, map(self.image_sha256, range(len(self.items))))
 
-    def _num_bytes(self, index: int) -> int:
+    def _of_file(self, index: int, read: Callable[[Path], T]) -> T:
         try:
-            return (self.root / self.paths[index]).stat().st_size
+            return read(self.root / self.paths[index])
         except OSError as error:
             raise DataError(f"{self.name}: the image of {self.items[index].key} cannot be read: {error}") from error
 

@@ -139,6 +139,15 @@ def test_official_layouts(tmp_path, name):
     assert len(data.sha256()) == 64
 
 
+def test_the_identity_follows_images_and_masks_of_equal_size(tmp_path):
+    files, _ = LAYOUTS["vdd"]
+    before = opened(tmp_path / "before", "vdd", files).sha256()
+    assert opened(tmp_path / "again", "vdd", files).sha256() == before
+    for name, content in files.items():
+        other = content[:-1] + bytes([content[-1] ^ 1])
+        assert opened(tmp_path / name.replace("/", "-"), "vdd", files | {name: other}).sha256() != before
+
+
 def test_the_layouts_of_converters(tmp_path):
     masks = {
         "img_dir/val/P1_0_896_0_896.png": picture(),
