@@ -306,9 +306,12 @@ def documents() -> dict[Path, str]:
             scenes_section(),
         ]
     )
-    ablations = ablation_page(RESULTS / "ablation")
+    ablations = {
+        f"{folder.replace('ablation', 'ablations')}.md": ablation_page(RESULTS / folder)
+        for folder in ("ablation", "ablation_gpu")
+    }
     return {
-        **({ROOT / "docs" / "ablations.md": ablations} if ablations else {}),
+        **{ROOT / "docs" / name: text for name, text in ablations.items() if text},
         ROOT / "README.md": before + _BEGIN + quickstart_block() + _END + after,
         ROOT / "benchmarks" / "README.md": page + "\n",
     }

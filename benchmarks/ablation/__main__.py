@@ -4,7 +4,7 @@ python -m benchmarks.ablation                  # two cells side by side on two c
 python -m benchmarks.ablation --scale gpu      # a larger model, more data and steps, on one GPU
 
 The learning rate is chosen for each family of arms and kind of data on val; test is reported. Writes benchmarks/results/ablation, from
-which `python -m benchmarks.tables` makes docs/ablations.md.
+which `python -m benchmarks.tables` makes docs/ablations.md; of the larger one results/ablation_gpu and docs/ablations_gpu.md.
 """
 
 import os
@@ -23,14 +23,14 @@ import tyro
 
 from benchmarks.ablation.arms import Arm, arms, representatives
 from benchmarks.ablation.cells import SCALES, Cell, Place, Results, Scale, finish, make_start, one_thread, read_results
-from benchmarks.ablation.data import open_world
+from benchmarks.ablation.data import object_facts, open_world
 from benchmarks.ablation.measure import scores
 from benchmarks.ablation.summary import BASELINE, summarise
 from benchmarks.measure import write_result
 from rsvl_pretrain.model import DualEncoder
 
 WORLDS = ("scenes", "real")
-RESULTS = Path(__file__).parents[1] / "results" / "ablation"
+RESULTS = Path(__file__).parents[1] / "results"
 Plan = dict[str, list[Arm]]  # by world
 Rates = dict[tuple[str, str], float]  # of a world and a family
 
@@ -39,20 +39,26 @@ Rates = dict[tuple[str, str], float]  # of a world and a family
 class Options:
     scale: Literal["cpu", "gpu"] = "cpu"
     """cpu: two cores, within an hour; gpu: hours on one GPU"""
-    work: Path = Path("runs/ablation")
-    """folder of data, start and finished cells; what is there is not made again. Remove cells/ when the code of an objective changed"""
+    work: Path | None = None
+    """folder of data, start and finished cells; what is there is not made again. Remove cells/ when the code of an objective changed. Left
+    out: runs/ablation, or runs/ablation_gpu"""
     shared: Path = Path(os.environ.get("RSVL_SHARED", "../shared")) / "data"
     """folder of the real sets"""
-    out: Path = RESULTS
-    """folder of the result files"""
+    out: Path | None = None
+    """folder of the result files; left out: benchmarks/results/ablation, or ablation_gpu"""
     arms: tuple[str, ...] = ()
     """only these beside the baseline"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """of order, views and heads; the first one chooses the learning rates"""
 
+    @property
+    def folder_name(self) -> str:
+        return "ablation" if self.scale == "cpu" else f"ablation_{self.scale}"
+
 
 def main(options: Options) -> int:
-    began, place = time.perf_counter(), Place(options.shared, options.work)
+    began, out = time.perf_counter(), options.out or RESULTS / options.folder_name
+    place = Place(options.shared, options.work or Path("runs") / options.folder_name)
     scale = replace(SCALES[options.scale], seeds=options.seeds)
     print(f"start: {scale.start_steps} steps of {scale.model}", flush=True)
     start = DualEncoder.load(str(make_start(scale, place)))
@@ -68,12 +74,24 @@ def main(options: Options) -> int:
         "train_images": {world: open_world(world, place.work, place.shared, scale.sizes).train.splits["train"] for world in plan},
         "tried": tried,
     }
-    write_result(options.out / "grid.json", "ablation", grid)
+    write_result(out / "grid.json", "ablation", grid)
+    write_objects(out, scale, place)
     for world, arms_of_world in plan.items():
         for arm in arms_of_world:
-            _write(options.out, world, arm, files, rates, scale)
+            _write(out, world, arm, files, rates, scale)
     print(f"{(time.perf_counter() - began) / 60:.0f} minutes")
     return 0
+
+
+def write_objects(out: Path, scale: Scale, place: Place) -> None:
+    """What the objects of each world are, by "world data"."""
+    found: dict[str, Any] = {}
+    for name in WORLDS:
+        world = open_world(name, place.work, place.shared, scale.sizes)
+        for split, probes in (("val", world.val), ("test", world.test)):
+            for objects in probes.objects:
+                found.setdefault(f"{name} {objects.name}", {})[split] = object_facts(objects)
+    write_result(out / "objects.json", "ablation", {"objects": found})
 
 
 def _arms_of(name: str, asked_for: Sequence[str], scale: Scale, place: Place) -> Iterator[Arm]:

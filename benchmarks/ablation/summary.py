@@ -1,7 +1,8 @@
 """Cells to the numbers that are kept with the code: per arm and world the mean over seeds, each seed, and the difference to CLIP only.
 
 Intervals resample the items of a test set, the same for all seeds and both arms of a difference: they say how far a number would move
-with other images, not with other seeds. A difference counts as told apart when its interval leaves out 0 and every seed has its sign.
+with other images, not with other seeds. A difference counts as told apart when its interval leaves out 0, every seed has its sign, and one
+of the two is better than guessing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,10 @@ def _mean_over_seeds(results: Sequence[Result], metric: str) -> tuple[Statistic,
 
 
 def verdict(measured: Mapping[str, Any]) -> int:
-    """1 or -1 for a difference that is told apart, else 0."""
+    """1 or -1 for a difference that is told apart, else 0. Below what guessing gives there is nothing to tell apart."""
+    value, guessing = measured["mean"]["value"], measured["chance"]
+    if guessing is not None and max(value, value - measured["difference"]["value"]) <= guessing:
+        return 0
     low, high, seeds = measured["difference"]["low"], measured["difference"]["high"], measured["difference_per_seed"]
     if low > 0 and min(seeds) > 0:
         return 1

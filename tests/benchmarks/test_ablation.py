@@ -12,10 +12,11 @@ from benchmarks.ablation import __main__ as run
 from benchmarks.ablation import cells
 from benchmarks.ablation.arms import arms, representatives
 from benchmarks.ablation.cells import CPU, Cell, Place
-from benchmarks.ablation.data import Joined, Sizes, object_crops
+from benchmarks.ablation.data import Joined, Sizes, object_crops, object_facts
 from benchmarks.ablation.measure import scores
-from benchmarks.ablation.page import page
+from benchmarks.ablation.page import page, raise_guessing, section
 from benchmarks.ablation.summary import BASELINE, summarise, verdict
+from evaluation.data import EvalItem, MemorySet
 from evaluation.result import Metric, Result
 from rsvl_data.sample import Region, Sample
 from rsvl_data.sources.scenes import Scenes
@@ -27,7 +28,7 @@ def result(right, name="scenes"):
     right = np.array(right, bool)
     items = {"truth": [0] * len(right), "rank": np.where(right, 1, 9).tolist()}
     value = float(right.mean())
-    metrics = {"acc1": Metric(value, low=value, high=value, chance=0.5)}
+    metrics = {"acc1": Metric(value, low=value, high=value, chance=0.05)}
     model = {"name": "m", "sha256": "0"}
     return Result("zero_shot", name, "test", "rsvl", len(right), metrics, model, {}, "code", 0.0, details={"items": items})
 
@@ -41,6 +42,35 @@ def test_a_difference_is_that_of_the_means_over_seeds():
     assert found["mean"]["value"] == pytest.approx(0.6) and found["difference"]["value"] == pytest.approx(0.25)
     assert found["difference_per_seed"] == pytest.approx([0.1, 0.4]) and found["n"] == 200
     assert found["mean"]["low"] < 0.6 < found["mean"]["high"] and found["difference"]["low"] > 0
+
+
+def test_below_guessing_nothing_is_told_apart():
+    better = summarise(seeds(0.6, 0.6), seeds(0.3, 0.3))["zero_shot scenes"]
+    assert verdict(better) == 1 and verdict({**better, "chance": 0.59}) == 1 and verdict({**better, "chance": 0.6}) == 0
+    worse = summarise(seeds(0.3, 0.3), seeds(0.6, 0.6))["zero_shot scenes"]
+    assert verdict(worse) == -1 and verdict({**worse, "chance": 0.59}) == -1 and verdict({**worse, "chance": 0.6}) == 0
+
+
+def test_facts_of_objects():
+    labels = ["ship", "ship", "plane", "ship"]
+    items = [EvalItem(f"image-{number // 3}-{number}", label) for number, label in enumerate(labels)]
+    objects = MemorySet("toys", "test", ("plane", "ship"), items, [b""] * 4)
+    assert object_facts(objects) == {"items": 4, "images": 2, "commonest": 0.75}
+
+
+def test_the_page_takes_the_commonest_class_for_the_better_guess(tmp_path):
+    measured = summarise([{"objects toys": result(np.arange(100) < 38)}] * 2, [{"objects toys": result(np.arange(100) < 20)}] * 2)
+    baseline = summarise([{"objects toys": result(np.arange(100) < 20)}] * 2, [{"objects toys": result(np.arange(100) < 20)}] * 2)
+    found = [
+        {"arm": BASELINE, "words": "CLIP only", "measured_on": baseline},
+        {"arm": "a", "words": "an arm", "measured_on": measured},
+    ]
+    assert verdict(measured["objects toys"]) == 1
+    facts = {"val": {"items": 9, "images": 2, "commonest": 0.5}, "test": {"items": 8, "images": 3, "commonest": 0.4}}
+    raise_guessing("real", found, {"real toys": facts})
+    assert measured["objects toys"]["chance"] == 0.4 and verdict(measured["objects toys"]) == 0
+    text = "\n".join(section("real", found, {"real toys": facts}))
+    assert "| guessing | 40.0 |" in text and "The 8 objects of toys lie in 3 images (on val 9 in 2)" in text
 
 
 def test_the_same_arm_differs_by_nothing():
@@ -179,6 +209,8 @@ def test_the_page_says_what_is_told_apart(tmp_path):
         "train_images": {"scenes": 1972, "real": 1094},
     }
     (tmp_path / "grid.json").write_text(json.dumps(grid))
+    facts = {"val": {"items": 9, "images": 2, "commonest": 0.5}, "test": {"items": 8, "images": 3, "commonest": 0.4}}
+    (tmp_path / "objects.json").write_text(json.dumps({"objects": {"real toys": facts}}))
     text = page(tmp_path)
     assert text is not None
     assert "7.7 million" in text and "1,972 scenes or 1,094 real images" in text

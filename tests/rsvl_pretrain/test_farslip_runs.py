@@ -39,13 +39,26 @@ def data(tmp_path_factory) -> Path:
     return build_regions(tmp_path_factory.mktemp("runs") / "data").root
 
 
+TWO_PROCESSES: dict[str, dict] = {
+    "ema": {"train": {"term_norms": True}},
+    "shared": {"distill": {"teacher": "shared", "align": "combined"}, "distill_from": "grid", "regions": {"align": "roi"}},
+    "padded": {
+        "distill": {"teacher": "shared_stopgrad", "align": "patches"},
+        "distill_from": "objects",
+        "regions": {"align": "pooled", "loss": "infonce_padded"},
+    },
+}
+
+
 def test_farslip_14_and_19_two_processes_equal_one(data, tmp_path):
-    """All three losses, a running mean for teacher; no process has regions in every step, and norms of terms are those of the batch."""
-    changes = {"train": {"term_norms": True}}
-    farslip2.run(options(data, tmp_path / "one", **json.loads(json.dumps(changes))))
-    train(data, ("ddp", tmp_path / "ddp", changes))
-    assert_same_training(tmp_path / "ddp", tmp_path / "one", tolerance=2e-5)
-    assert {"grad_norm/distill", "grad_norm/regions", "grad_norm/contrastive"} < lines(tmp_path / "one")[0].keys()
+    """All three losses, every teacher with a gradient and a running mean; no process has regions in every step, and norms of terms are
+    those of the batch."""
+    for name, changes in TWO_PROCESSES.items():
+        farslip2.run(options(data, tmp_path / "one" / name, **json.loads(json.dumps(changes))))
+    train(data, *(("ddp", tmp_path / "ddp" / name, changes) for name, changes in TWO_PROCESSES.items()))
+    for name in TWO_PROCESSES:
+        assert_same_training(tmp_path / "ddp" / name, tmp_path / "one" / name, tolerance=2e-5)
+    assert {"grad_norm/distill", "grad_norm/regions", "grad_norm/contrastive"} < lines(tmp_path / "one" / "ema")[0].keys()
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ def test_every_tower_runs_once_for_each_size(dataset):
     objective, passes = objective_of(), []
     student, teacher = objective.encoder.model.visual, objective.distillation.teacher["visual"]
     for name, tower in (("student", student), ("teacher", teacher)):
-        tower.register_forward_hook(lambda module, inputs, output, name=name: passes.append((name, *inputs[0].shape[::3])))
+        tower.conv1.register_forward_hook(lambda module, inputs, output, name=name: passes.append((name, *inputs[0].shape[::3])))
     objective(batch_of(dataset, objective))
     assert passes == [("student", 16, 64), ("student", 24, 32), ("teacher", 16, 64)]
 
