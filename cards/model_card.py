@@ -7,6 +7,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from evaluation.contamination import shows_overlap
+from evaluation.report_groups import contamination_text
 from evaluation.result import Result
 from evaluation.wording import markdown_table, model_name
 from rsvl_data.errors import DataError
@@ -50,7 +52,7 @@ def write_model_card(run: Path, results: Sequence[Result]) -> Path:
         steps=options["train"]["steps"],
         batch_size=options["batch_size"],
         dataset=dataset,
-        results=_RESULTS.format(table=markdown_table(results)) if results else "Not measured yet.",
+        results=_results_text(results),
         measured=_measured_on(results),
         sha256=sha256,
         code=config["code"],
@@ -80,6 +82,18 @@ def _training_data(place: str) -> tuple[str, str | None]:
     except DataError:
         return Path(place).resolve().name, None
     return dataset.name, dataset.note
+
+
+def _results_text(results: Sequence[Result]) -> str:
+    """The numbers, and below them what is known of images or datasets that the model was trained on, too."""
+    if not results:
+        return "Not measured yet."
+    overlaps = dict.fromkeys(
+        f"Overlap with the training data, {result.dataset}: {contamination_text(result.contamination)}."
+        for result in results
+        if result.contamination and shows_overlap(result.contamination)
+    )
+    return "\n\n".join([_RESULTS.format(table=markdown_table(results)), *overlaps])
 
 
 def _measured_on(results: Sequence[Result]) -> str:

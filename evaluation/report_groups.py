@@ -79,7 +79,7 @@ class Group:
     def contaminations(self) -> list[tuple[str, str, bool]]:
         """Model, what is known of its training data, and whether that is a reason to distrust its numbers."""
         return [
-            (column, _contamination_text(result.contamination), shows_overlap(result.contamination))
+            (column, contamination_text(result.contamination), shows_overlap(result.contamination))
             for column, result in zip(self.columns, self.results)
             if result.contamination
         ]
@@ -106,7 +106,7 @@ class Group:
         return next((metric.chance for _, metric in self.metric(name) if metric and metric.chance is not None), None)
 
 
-def _contamination_text(contamination: Mapping[str, Any]) -> str:
+def contamination_text(contamination: Mapping[str, Any]) -> str:
     if is_untrained(contamination):
         return "none, its weights are untrained"
     if all(value == "unknown" for value in contamination.values()):

@@ -81,6 +81,14 @@ def test_numbers_and_data_of_training_and_of_measuring(run, colours, tmp_path):
     assert front["dataset"]["name"] == colours.name and front["metrics"][0]["value"] == value
 
 
+def test_an_overlap_stands_beside_the_numbers(run, colours, tmp_path):
+    """The colours are other images than those of the run's dataset, until somebody says that they were trained on."""
+    path = measured(run, colours.root, tmp_path / "zero_shot.json")
+    assert "Overlap with the training data" not in card(run, path)
+    path = measured(run, run.parent / "data", tmp_path / "own.json")
+    assert "Overlap with the training data, languages: trained on languages" in card(run, path)
+
+
 def test_the_data_of_a_run_may_be_gone_or_elsewhere(run, tmp_path):
     config = json.loads((run / "config.json").read_text())
     for place, told in (("old/rs5m", "rs5m"), ("hf:/datasets/org/rs5m", "hf://datasets/org/rs5m")):
