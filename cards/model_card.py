@@ -7,11 +7,14 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from evaluation.contamination import shows_overlap
+from evaluation.report_groups import contamination_text
 from evaluation.result import Result
-from evaluation.wording import markdown_table
+from evaluation.wording import markdown_table, model_name
 from rsvl_data.errors import DataError
-from rsvl_data.shards import write_atomically
-from rsvl_data.version import code_version
+from rsvl_data.shard_cache import remote_address
+from rsvl_data.shards import Dataset, write_atomically
+from rsvl_pretrain.model import DualEncoder
 
 _TASK_TYPES = {"zero_shot": "zero-shot-image-classification", "retrieval": "image-text-retrieval"}
 
@@ -26,9 +29,10 @@ def write_model_card(run: Path, results: Sequence[Result]) -> Path:
         config = json.loads((run / "config.json").read_text())
     except FileNotFoundError as error:
         raise DataError(f"{run} is not a finished run: {error.filename} is missing") from error
-    if len({result.model["sha256"] for result in results}) > 1:
-        raise DataError("the results given are of different weights; a card speaks of one model")
     options = config["options"]
+    sha256 = DualEncoder.load(str(run)).weights_sha256()
+    _refuse_other_weights(run, sha256, results)
+    dataset, note = _training_data(options["data"])
     data = ModelCardData(
         library_name="open_clip",
         pipeline_tag="zero-shot-image-classification",
@@ -36,7 +40,7 @@ def write_model_card(run: Path, results: Sequence[Result]) -> Path:
         model_name=run.resolve().name,
         eval_results=[line for result in results for line in _eval_results(result)] or None,
     )
-    notes = sorted({result.data["note"] for result in results if result.data.get("note")})
+    notes = sorted({text for text in (note, *(result.data.get("note") for result in results)) if text})
     text = _CARD.format(
         front=data.to_yaml(),
         name=run.resolve().name,
@@ -44,18 +48,57 @@ def write_model_card(run: Path, results: Sequence[Result]) -> Path:
         vision=_describe(model["vision_cfg"]),
         text=_describe(model["text_cfg"]),
         embed_dim=model["embed_dim"],
-        start=options["model"],
+        start=options["init_from"] if "init_from" in options else options["model"],
         steps=options["train"]["steps"],
         batch_size=options["batch_size"],
-        dataset=", ".join(sorted({result.dataset for result in results})) or Path(options["data"]).name,
-        table=markdown_table(results) if results else "Not measured yet.",
-        sha256=results[0].model["sha256"] if results else "see the safetensors file",
-        code=code_version(),
+        dataset=dataset,
+        results=_results_text(results),
+        measured=_measured_on(results),
+        sha256=sha256,
+        code=config["code"],
+        recipe=config["recipe"],
         options=json.dumps(options, indent=1),
     )
     path = run / "export" / "README.md"
     write_atomically(path, str(ModelCard(text)).encode())
     return path
+
+
+def _refuse_other_weights(run: Path, sha256: str, results: Sequence[Result]) -> None:
+    for result in results:
+        if result.model["sha256"] != sha256:
+            raise DataError(
+                f"the result on {result.dataset} ({result.task}) is of {model_name(result)} with weights {result.model['sha256'][:12]}, "
+                f"the export of {run} holds {sha256[:12]}; a card speaks of one model. Measure with --model {run}"
+            )
+
+
+def _training_data(place: str) -> tuple[str, str | None]:
+    """What the training data are called, and the sentence that must stand beside them; the end of their path when they are gone."""
+    if address := remote_address(place):
+        return address, None
+    try:
+        dataset = Dataset.open(place)
+    except DataError:
+        return Path(place).resolve().name, None
+    return dataset.name, dataset.note
+
+
+def _results_text(results: Sequence[Result]) -> str:
+    """The numbers, and below them what is known of images or datasets that the model was trained on, too."""
+    if not results:
+        return "Not measured yet."
+    overlaps = dict.fromkeys(
+        f"Overlap with the training data, {result.dataset}: {contamination_text(result.contamination)}."
+        for result in results
+        if result.contamination and shows_overlap(result.contamination)
+    )
+    return "\n\n".join([_RESULTS.format(table=markdown_table(results)), *overlaps])
+
+
+def _measured_on(results: Sequence[Result]) -> str:
+    names = ", ".join(dict.fromkeys(f"{result.dataset} ({result.split})" for result in results))
+    return f"Measured on {names} and nowhere else." if results else "Measured on nothing yet."
 
 
 def _eval_results(result: Result) -> list[EvalResult]:
@@ -105,20 +148,23 @@ tokenizer = open_clip.get_tokenizer("local-dir:THIS_FOLDER")
 
 ## Results
 
-{table}
-
-Values are fractions with 95 % bootstrap intervals. Numbers under other protocols do not compare.
+{results}
 
 ## Limits
 
-Measured on the data named above and nowhere else. Not for decisions about people, nor without a check by
+{measured} Not for decisions about people, nor without a check by
 somebody who knows the imagery.
 
 ## How it was made
 
-rsvl {code}, `rsvl run pretrain/clip --config config.json` with
+rsvl {code}, `rsvl run {recipe} --config config.json` with
 
 ```json
 {options}
 ```
 """
+
+_RESULTS = """{table}
+
+Shares are in percent, with 95 % bootstrap intervals; the front matter of this page holds the same as fractions of 1. Numbers under other
+protocols do not compare."""

@@ -6,15 +6,19 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+import numpy as np
 
 from rsvl_data.errors import CorruptShard, DataError
 from rsvl_data.shards import Dataset
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,24 @@ class EvalSet(Protocol):
 
 
 def split_sha256(data: EvalSet, image_marks: Iterable[str]) -> str:
-    """Of the classes, and of the key, label, captions and image mark of every item, in order.
-
-    A mark is a checksum of the image, or its size in bytes where a checksum would mean reading every file.
-    """
+    """Of the classes, and of the key, label, captions and image mark of every item, in order. A mark is a checksum of the image, and of its
+    mask where it has one."""
     digest = hashlib.sha256(json.dumps(data.classes).encode())
     for item, mark in zip(data.items, image_marks, strict=True):
         digest.update(json.dumps([item.key, item.label, item.captions, mark]).encode())
     return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Of its bytes, which are read again when size or time of change are others. Raises OSError."""
+    found = path.stat()
+    return _sha256_as_of(path, found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _sha256_as_of(path: Path, num_bytes: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_items(data: EvalSet, where: str) -> None:
@@ -138,7 +152,7 @@ class ShardSet:
 class FileSet:
     """Images that lie as files: `paths[i]`, relative to `root`, is the image of `items[i]`.
 
-    Readers of official layouts fill it in, or derive from it. `sha256` is of names and sizes; no image is read for it.
+    Readers of official layouts fill it in, or derive from it. Nothing is read before an image or a checksum is asked for.
     """
 
     name: str
@@ -155,28 +169,18 @@ class FileSet:
         check_items(self, str(self.root))
 
     def image(self, index: int) -> bytes:
-        try:
-            return (self.root / self.paths[index]).read_bytes()
-        except OSError as error:
-            raise DataError(f"{self.name}: the image of {self.items[index].key} cannot be read: {error}") from error
-
-    @cached_property
-    def _sha256s(self) -> dict[int, str]:
-        return {}
+        return self._of_file(index, Path.read_bytes)
 
     def image_sha256(self, index: int) -> str:
-        """Reads the file the first time."""
-        if index not in self._sha256s:
-            self._sha256s[index] = hashlib.sha256(self.image(index)).hexdigest()
-        return self._sha256s[index]
+        return self._of_file(index, file_sha256)
 
     def sha256(self) -> str:
         """Raises DataError naming an image that is not there."""
-        return split_sha256(self, (f"{path.as_posix()} {self._num_bytes(i)}" for i, path in enumerate(self.paths)))
+        return split_sha256(self, map(self.image_sha256, range(len(self.items))))
 
-    def _num_bytes(self, index: int) -> int:
+    def _of_file(self, index: int, read: Callable[[Path], T]) -> T:
         try:
-            return (self.root / self.paths[index]).stat().st_size
+            return read(self.root / self.paths[index])
         except OSError as error:
             raise DataError(f"{self.name}: the image of {self.items[index].key} cannot be read: {error}") from error
 
@@ -208,8 +212,9 @@ class MemorySet:
 
 
 @dataclass(frozen=True)
-class Head:
-    """The first `limit` items of a split, for a quick look. Its classes stay those of the dataset."""
+class Thinned:
+    """At most `limit` items of a split, spread over it, for a quick look. Its classes stay those of the dataset; the note says that it is
+    a part."""
 
     whole: EvalSet
     limit: int
@@ -230,21 +235,46 @@ class Head:
 
     @property
     def note(self) -> str | None:
-        return self.whole.note
+        return part_note(self.whole.note, len(self.items), len(self.whole.items), "images")
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.whole.classes
 
-    @property
+    @cached_property
+    def places(self) -> list[int]:
+        """Of the items, in the whole split."""
+        return spread(len(self.whole.items), self.limit)
+
+    @cached_property
     def items(self) -> Sequence[EvalItem]:
-        return self.whole.items[: self.limit]
+        return [self.whole.items[place] for place in self.places]
 
     def image(self, index: int) -> bytes:
-        return self.whole.image(index)
+        return self.whole.image(self.places[index])
 
     def image_sha256(self, index: int) -> str:
-        return self.whole.image_sha256(index)
+        return self.whole.image_sha256(self.places[index])
 
     def sha256(self) -> str:
-        return hashlib.sha256(f"{self.whole.sha256()} {len(self.items)}".encode()).hexdigest()
+        """That of the whole split when nothing is left out."""
+        whole = self.whole.sha256()
+        return whole if self.limit >= len(self.whole.items) else hashlib.sha256(f"{whole} {self.places}".encode()).hexdigest()
+
+
+def spread(num: int, limit: int) -> list[int]:
+    """At most `limit` of the places 0 to num - 1, rising: one of each of `limit` equal stretches, drawn with a fixed seed.
+
+    Splits are often sorted by class, so the first ones would be of one class; where classes take turns, every tenth would be.
+    """
+    limit = min(limit, num)
+    ends = np.arange(limit + 1) * num // limit if limit else np.zeros(1, np.int64)
+    return np.random.default_rng(0).integers(ends[:-1], ends[1:]).tolist()
+
+
+def part_note(note: str | None, count: int, total: int, what: str) -> str | None:
+    """A note that says, too, how much of a split is measured."""
+    if count == total:
+        return note
+    part = f"Measured on {count:,} of these {total:,} {what} only (--limit)."
+    return f"{note.rstrip('. ')}. {part}" if note else part

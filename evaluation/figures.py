@@ -5,7 +5,6 @@ escaped in the markup that is returned.
 """
 
 import base64
-import io
 import logging
 import math
 from collections import defaultdict
@@ -17,9 +16,9 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
-from PIL import Image, ImageOps
 
 from evaluation.result import Metric
+from evaluation.thumbnails import thumbnail
 from rsvl_data.errors import DataError
 from rsvl_data.shards import Dataset, Shard
 
@@ -32,7 +31,6 @@ _MAX_POINTS = 300  # more than the pixels they would share
 _CHART_WIDTH, _CHART_HEIGHT = 340, 200
 _RIGHT, _TOP, _BOTTOM = 8, 8, 22
 
-THUMBNAIL_PX = 160
 _FACTS = ["key", "label", "caption"]
 _T = TypeVar("_T")
 
@@ -308,13 +306,7 @@ def _read(shard: Shard, row: int, facts: Mapping[str, Any]) -> Picture:
 
 
 def _data_uri(content: bytes) -> str:
-    """Square from the centre, as most encoders see it. WebP, because it is a third smaller than JPEG."""
-    with Image.open(io.BytesIO(content)) as image:
-        image.draft("RGB", (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
-        small = ImageOps.fit(image.convert("RGB"), (THUMBNAIL_PX, THUMBNAIL_PX))
-    encoded = io.BytesIO()
-    small.save(encoded, "WEBP", quality=68, method=4)
-    return "data:image/webp;base64," + base64.b64encode(encoded.getvalue()).decode()
+    return "data:image/webp;base64," + base64.b64encode(thumbnail(content)).decode()
 
 
 def _evenly(items: Sequence[_T], count: int) -> list[_T]:

@@ -46,7 +46,8 @@ def write_report(
 ) -> None:
     """The ending of `out` decides: .html, .md (tables and notes), .tex (booktabs tables). A section for which nothing is given is left out.
 
-    `dataset` gives the galleries their pictures; `missing` is what was asked for and not measured; `day` is the date, None is today.
+    `dataset` has a section of its own, and gives galleries the pictures that their results lack; `missing` is what was asked for and not
+    measured; `day` is the date, None is today.
     Raises OptionError when there is nothing to report, or for another ending.
     """
     if not results and dataset is None and not runs:
@@ -78,7 +79,7 @@ def _page(
     groups = grouped(results)
     pictures = figures.Pictures(dataset) if dataset else None
     cards, axis_end = headline(groups)
-    found = galleries(results) if pictures else []
+    found = galleries(results, pictures)
     one_run = read_training(runs[0]) if len(runs) == 1 else None
     return (
         _environment()
@@ -102,7 +103,6 @@ def _page(
             overlays=[(result, shown) for result in results if (shown := overlays(result, folder))],
             galleries=found[:NUM_GALLERIES],
             num_galleries=len(found),
-            pictures=pictures,
             dataset=dataset,
             sheet=pictures.sheet(NUM_SHEET) if pictures else [],
             attrition=_attrition(dataset.manifest.get("stages") or []) if dataset else [],

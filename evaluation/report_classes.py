@@ -23,9 +23,13 @@ def mix_ups(confusion: Mapping[str, Any], count: int = 8) -> list[tuple[str, str
 
 
 def per_class(result: Result) -> list[tuple[str, float, str]]:
-    """Class, value and "3 of 5" where the confusion tells it; from the confusion alone where per-class values are absent."""
-    confusion = result.details.get("confusion") if result.task not in _OVER_PIXELS else None
+    """Class, value, and what the confusion adds: "3 of 5", or over pixels which classes the truth does not have, whose value is 0 because
+    they were predicted. From the confusion alone where per-class values are absent."""
+    confusion = result.details.get("confusion")
     rows = dict(zip(confusion["classes"], confusion["counts"])) if confusion else {}
+    if result.task in _OVER_PIXELS:
+        told = {name: "" if sum(row) else "not in the truth" for name, row in rows.items()}
+        return [(name, value, told.get(name, "")) for name, value in result.per_class.items()]
     right = {name: (row[i], sum(row)) for i, (name, row) in enumerate(rows.items())}
     values = result.per_class or {name: hits / total for name, (hits, total) in right.items() if total}
     return [(name, value, "{} of {}".format(*right[name]) if name in right else "") for name, value in values.items()]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.comparison import LEAST_UNITS, Comparison, keeps_items, measured_items
-from evaluation.contamination import shows_overlap
+from evaluation.contamination import is_untrained, shows_overlap
 from evaluation.result import Metric, Result
 from evaluation.wording import HEADLINE, metric_words, model_name
 from rsvl_data.errors import DataError
@@ -60,7 +60,7 @@ class Group:
     @property
     def data_facts(self) -> list[str]:
         """What the benchmark says about the data that took part, such as the captions' language."""
-        facts = {name: value for name, value in self.first.data.items() if name not in ("name", "note", "sha256")}
+        facts = {name: value for name, value in self.first.data.items() if name not in ("name", "note") and "sha256" not in name}
         return [f"{name.replace('_', ' ')} {value}" for name, value in facts.items() if value]
 
     @property
@@ -79,7 +79,7 @@ class Group:
     def contaminations(self) -> list[tuple[str, str, bool]]:
         """Model, what is known of its training data, and whether that is a reason to distrust its numbers."""
         return [
-            (column, _contamination_text(result.contamination), shows_overlap(result.contamination))
+            (column, contamination_text(result.contamination), shows_overlap(result.contamination))
             for column, result in zip(self.columns, self.results)
             if result.contamination
         ]
@@ -106,7 +106,9 @@ class Group:
         return next((metric.chance for _, metric in self.metric(name) if metric and metric.chance is not None), None)
 
 
-def _contamination_text(contamination: Mapping[str, Any]) -> str:
+def contamination_text(contamination: Mapping[str, Any]) -> str:
+    if is_untrained(contamination):
+        return "none, its weights are untrained"
     if all(value == "unknown" for value in contamination.values()):
         return "not known"
     told = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in contamination.items()}

@@ -17,7 +17,9 @@ from typing import Any
 
 from PIL import Image
 
+from evaluation.figures import Picture, Pictures
 from evaluation.result import Result
+from evaluation.thumbnails import THUMBNAIL_PX
 
 logger = logging.getLogger(__name__)
 
@@ -35,18 +37,29 @@ class Gallery:
 
     result: Result
     directions: list[tuple[str, list[dict[str, Any]]]]
+    dataset: Pictures | None
+
+    def picture(self, key: str) -> Picture:
+        """From the result itself, else from the dataset."""
+        stored = self.result.details.get("gallery_pictures")
+        if isinstance(stored, Mapping) and key in stored:
+            return Picture(key, _panel({"image_base64": stored[key]}, "", key, Path(), THUMBNAIL_PX).uri)
+        return self.dataset.find(self.result.split, key) if self.dataset else Picture(key)
 
 
-def galleries(results: Sequence[Result]) -> list[Gallery]:
+def galleries(results: Sequence[Result], dataset: Pictures | None) -> list[Gallery]:
+    """Of the results that bring their pictures along, or of all where there is a dataset to look them up in."""
     found = []
     for result in results:
         entries = result.details.get("gallery") or []
+        if not dataset and not result.details.get("gallery_pictures"):
+            continue
         by_direction = [
             (direction, [entry for entry in entries if entry["direction"] == direction][:NUM_QUERIES])
             for direction in ("text_to_image", "image_to_text")
         ]
         if any(entries for _, entries in by_direction):
-            found.append(Gallery(result, [(direction, entries) for direction, entries in by_direction if entries]))
+            found.append(Gallery(result, [(direction, entries) for direction, entries in by_direction if entries], dataset))
     return found
 
 
@@ -93,9 +106,9 @@ def _shown(entry: Mapping[str, Any], name: str, folder: Path) -> Shown:
     return Shown(name, panels, list(_scores(entry.get("scores"))), list(_legend(entry.get("legend"))))
 
 
-def _panel(entry: Mapping[str, Any], label: str, name: str, folder: Path) -> Panel:
+def _panel(entry: Mapping[str, Any], label: str, name: str, folder: Path, longest_px: int = LONGEST_SIDE_PX) -> Panel:
     try:
-        return Panel(label, *_stored_anew(_content(entry, folder)))
+        return Panel(label, *_stored_anew(_content(entry, folder), longest_px))
     except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         logger.warning("no picture of %s: %s", name, error)
         return Panel(label, None, 0, 0)
@@ -114,12 +127,12 @@ def _content(entry: Mapping[str, Any], folder: Path) -> bytes:
     return path.read_bytes()
 
 
-def _stored_anew(content: bytes) -> tuple[str, int, int]:
+def _stored_anew(content: bytes, longest_px: int) -> tuple[str, int, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
             small = image.convert("RGB")
-    small.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))
+    small.thumbnail((longest_px, longest_px))
     encoded = io.BytesIO()
     small.save(encoded, "WEBP", quality=72, method=4)
     return "data:image/webp;base64," + base64.b64encode(encoded.getvalue()).decode(), *small.size

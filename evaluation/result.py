@@ -27,6 +27,7 @@ class Result:
       confusion  {"classes": [name], "counts": [[int]]}, rows are the truth
       gallery    [{"direction": "text_to_image", "query": text, "query_key": key or null,
                    "right": [key], "found": [{"key": key, "text": text or null, "score": float, "right": bool}]}]
+      gallery_pictures  {key: base64 of a small square WebP}, the images that the gallery shows
       items      item by item what the metrics were computed from: what a paired comparison of two models needs
     """
 

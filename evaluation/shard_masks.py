@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.data import EvalItem, Head, ShardSet
+from evaluation.data import EvalItem, ShardSet, Thinned
 from evaluation.datasets.segmentation.masked_files import SegmentationSet
 from rsvl_data.errors import DataError
 from rsvl_data.mask_files import BadMask, Legend, read_mask
@@ -54,8 +54,8 @@ class ShardMasks:
 
 
 @dataclass(frozen=True)
-class HeadOfMasks(Head):
-    """The first `limit` items of a SegmentationSet."""
+class ThinnedMasks(Thinned):
+    """At most `limit` items of a SegmentationSet, spread over it."""
 
     whole: SegmentationSet
 
@@ -68,4 +68,4 @@ class HeadOfMasks(Head):
         return self.whole.ignore_index
 
     def mask(self, index: int) -> np.ndarray:
-        return self.whole.mask(index)
+        return self.whole.mask(self.places[index])

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from evaluation.comparison import Comparison
+from evaluation.contamination import is_untrained
 from evaluation.result import Metric, Result
 
 HEADLINE = (
@@ -329,4 +330,5 @@ def _rows(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
 
 
 def model_name(result: Result) -> str:
-    return str(result.model.get("name") or "unnamed model")
+    name = str(result.model.get("name") or "unnamed model")
+    return f"{name} (untrained)" if is_untrained(result.contamination) else name

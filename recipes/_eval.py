@@ -12,7 +12,7 @@ from evaluation.benchmarks import knn as knn_benchmark
 from evaluation.benchmarks import linear_probe as linear_probe_benchmark
 from evaluation.benchmarks import retrieval as retrieval_benchmark
 from evaluation.benchmarks import zero_shot as zero_shot_benchmark
-from evaluation.data import EvalSet, Head
+from evaluation.data import EvalSet, Thinned
 from evaluation.datasets import catalogue, open_dataset
 from evaluation.datasets.entry import spelling
 from evaluation.metrics.retrieval import RetrievalProtocol
@@ -42,13 +42,13 @@ class _Common(Measured):
     split: str | None = None
     """split to measure on: choose on val, report on test; left out, test, or what the papers measure a public dataset on"""
     limit: int | None = None
-    """only the first images of the split"""
+    """only so many images, spread over the split; the result says so"""
 
     def measure(self, benchmark: Callable[..., Result], *before: EvalSet, **own: Any) -> int:
         """`before` are splits the benchmark takes before the one that is measured, `own` its own options."""
         data = self.opened(self.split)
         if self.limit is not None:
-            data = Head(data, self.limit)
+            data = Thinned(data, self.limit)
         named = self.data if any(spelling(entry.name) == spelling(self.data) for entry in catalogue()) else None
         return self.measure_images(benchmark, *before, data, images=data, dataset=named, **own)
 

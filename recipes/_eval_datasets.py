@@ -13,7 +13,7 @@ from rsvl_data.shards import write_atomically
 
 
 def ls(root: Path | None = None, page: Path | None = None) -> int:
-    """Datasets to measure on: task, images, and whether each is under a folder of yours or where to get it.
+    """Datasets to measure on: task, splits, and whether each is under a folder of yours or where to get it.
 
     Args:
         root: folder to look in
@@ -26,10 +26,10 @@ def ls(root: Path | None = None, page: Path | None = None) -> int:
     if root is not None and not root.is_dir():
         raise OptionError(f"--root {root} is no folder; give the one that holds the datasets")
     lines = list_datasets(catalogue(), root)
-    table = Table("name", "task", "images")
+    table = Table("name", "task", "splits here, or as published" if root else "split and its images")
     table.add_column("found, or where to get it" if root else "where to get it", overflow="fold")
     for line in lines:
-        table.add_row(line.name, line.task, line.images, Text(line.where, "green" if line.is_found else ""))
+        table.add_row(line.name, line.task, line.splits, Text(line.where, "green" if line.is_found else ""))
     Console().print(table)
     if root is not None:
         print(f"{sum(line.is_found for line in lines)} of {len(lines)} found under {root}")

@@ -18,7 +18,7 @@ class Localization(Measured):
     data: Path
     """folder of anno.json and scenes, in the layout of AIR-SLT"""
     limit: int | None = None
-    """only the first queries"""
+    """only so many queries, spread over the file"""
     protocol: LocalizationProtocol = "rsvl"
     """rsvl, or the authors' own code; numbers under different protocols do not compare"""
     scales_px: tuple[int, ...] = SCALES_PX
@@ -33,7 +33,7 @@ def localization(options: tyro.conf.OmitArgPrefixes[Localization]) -> int:
     """Semantic localisation in large scenes: Rsu, Ras, Rda, Rmi, and heat maps."""
     data = open_air_slt(options.data)
     if options.limit is not None:
-        data = data.head(options.limit)
+        data = data.thinned(options.limit)
     names = ("protocol", "scales_px", "heat_maps", "heat_map_type")
     own = {name: getattr(options, name) for name in names}
     return options.measure_images(localization_benchmark.localization, data, images=data.scenes, **own)

@@ -39,7 +39,7 @@ class Measured:
     trained_on: tuple[str, ...] = ()
     """datasets the model was trained on, where its folder does not say; looked up in known overlaps"""
     seed: int = 0
-    """of the bootstrap and of the examples shown"""
+    """of the bootstrap and of the examples shown, and of the weights where --model names an architecture without any"""
     num_bootstrap: int = 1000
     """resamples behind the 95 % intervals"""
 
@@ -48,6 +48,7 @@ class Measured:
     ) -> int:
         """Run a benchmark on `data` with these options and its `own`, write the result, print it. `images` are those it measures on,
         `dataset` is their name in the catalogue, if they have one."""
+        torch.manual_seed(self.seed)
         encoder = DualEncoder.load(self.model, self.device)
         common = {name: getattr(self, name) for name in ("batch_size", "workers", "precision", "engine", "seed", "num_bootstrap")}
         with Progress(transient=True) as bar:

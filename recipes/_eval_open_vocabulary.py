@@ -14,7 +14,7 @@ from evaluation.contamination import contamination_of, training_data_of
 from evaluation.datasets.segmentation import open_segmentation
 from evaluation.datasets.segmentation.masked_files import SegmentationSet
 from evaluation.embed import EvalPrecision
-from evaluation.shard_masks import HeadOfMasks, ShardMasks
+from evaluation.shard_masks import ShardMasks, ThinnedMasks
 from evaluation.wording import summary_table
 from rsvl_data.errors import OptionError
 from rsvl_data.shards import Dataset
@@ -64,7 +64,7 @@ class OpenVocabulary:
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """where the model runs"""
     limit: int | None = None
-    """only the first images of the split"""
+    """only so many images, spread over the split; the result says so"""
     trained_on: tuple[str, ...] = ()
     """datasets the model was trained on, where its folder does not say; looked up in known overlaps"""
     seed: int = 0
@@ -86,7 +86,7 @@ class OpenVocabulary:
             data = ShardMasks(Dataset.open(self.data), self.split)
         else:
             data = open_segmentation(self.dataset, self.data, self.split)
-        return data if self.limit is None else HeadOfMasks(data, self.limit)
+        return data if self.limit is None else ThinnedMasks(data, self.limit)
 
     def setting(self, data: SegmentationSet) -> Setting:
         asked: dict[str, Any] = {

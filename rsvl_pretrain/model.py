@@ -126,13 +126,11 @@ class DualEncoder(nn.Module):
         Raises OptionError for a name nobody knows, DataError for weights that do not fit, or for an export of ours that does not give
         what it gave when it was written.
         """
-        folder = Path(name.removeprefix("local-dir:"))
-        if (folder / "export" / _EXPORT_CONFIG).is_file():
-            folder = folder / "export"
-        elif (folder / "checkpoints").is_dir():
-            raise DataError(f"{folder} has no export yet: its training did not end. Go on with --resume latest.")
-        if (folder / _EXPORT_CONFIG).is_file():
-            source, tag = f"local-dir:{folder}", None
+        export = _export_folder(name)
+        if export is None and (folder := Path(name.removeprefix("local-dir:")) / "checkpoints").is_dir():
+            raise DataError(f"{folder.parent} has no export yet: its training did not end. Go on with --resume latest.")
+        if export is not None:
+            source, tag = f"local-dir:{export}", None
         elif name.startswith(("hf-hub:", "local-dir:")):
             source, tag = name, None
         else:
@@ -146,6 +144,18 @@ class DualEncoder(nn.Module):
         if PROBE_KEY in config:
             check_probe(encoder, config[PROBE_KEY])
         return encoder
+
+
+def has_fresh_weights(name: str) -> bool:
+    """Whether `DualEncoder.load` makes up the weights of this name: an architecture and nothing else."""
+    architecture, _, tag = name.partition(",")
+    open_clip.add_model_config(CONFIG_FOLDER)
+    return not tag and architecture in open_clip.list_models() and _export_folder(name) is None
+
+
+def _export_folder(name: str) -> Path | None:
+    folder = Path(name.removeprefix("local-dir:"))
+    return next((each for each in (folder / "export", folder) if (each / _EXPORT_CONFIG).is_file()), None)
 
 
 def _create(source: str, tag: str | None, device: str | torch.device, name: str) -> Any:

@@ -28,6 +28,7 @@ from evaluation.metrics.retrieval import (
 from evaluation.prompts import SKYSCRIPT_CAPTION_PREFIX
 from evaluation.prompts_multilingual import LANGS
 from evaluation.result import Metric, Result
+from evaluation.thumbnails import with_pictures
 from rsvl_data.errors import DataError, OptionError
 
 ALL = "all"  # languages
@@ -84,7 +85,7 @@ def retrieval(
         seconds=time.perf_counter() - began,
         seed=seed,
         details={
-            "gallery": _gallery(first.task, captioned.keys, images, first.texts, seed),
+            **with_pictures(data, _gallery(first.task, captioned.keys, images, first.texts, seed)),
             "items": {"by_lang": {its: each.items() for its, each in found.items()}} if langs else first.items(),
         },
         **embedding_origin(encoder, data, embedding, lang=lang, texts=num_texts, without_caption=captioned.num_without, **langs),

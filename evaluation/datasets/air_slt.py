@@ -10,11 +10,11 @@ Any annotation in this form is read, and scenes may be GeoTIFFs.
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.data import EvalItem, FileSet
+from evaluation.data import EvalItem, FileSet, part_note, spread
 from evaluation.datasets.entry import check_files, check_inside, first_that_holds, folders_called
 from evaluation.metrics.polygon_mask import Polygon
 from rsvl_data.errors import DataError
@@ -52,11 +52,14 @@ class LocalizationSet:
         asked = [(query.key, query.text, query.scene, query.regions) for query in self.queries]
         return hashlib.sha256(f"{self.scenes.sha256()} {json.dumps(asked)}".encode()).hexdigest()
 
-    def head(self, limit: int) -> "LocalizationSet":
-        """The first queries; scenes that none of them asks for are not looked at. Raises DataError for a limit below 1."""
+    def thinned(self, limit: int) -> "LocalizationSet":
+        """At most `limit` queries, spread over the file; the note says so. Scenes that none of them asks for are not looked at. Raises
+        DataError for a limit below 1."""
         if limit < 1:
             raise DataError(f"--limit {limit} leaves no query of {self.name}; it must be at least 1")
-        return LocalizationSet(self.scenes, self.queries[:limit], self.dropped)
+        queries = tuple(self.queries[place] for place in spread(len(self.queries), limit))
+        note = part_note(self.scenes.note, len(queries), len(self.queries), "queries")
+        return LocalizationSet(replace(self.scenes, note=note), queries, self.dropped)
 
 
 def find_air_slt(root: Path) -> Path | None:

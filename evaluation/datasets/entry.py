@@ -17,6 +17,14 @@ from rsvl_data.errors import DataError
 Task = Literal["zero-shot", "retrieval", "segmentation", "referring"]
 
 
+class NoSuchSplit(DataError):
+    """`there` are the splits that the copy has."""
+
+    def __init__(self, message: str, there: list[str]):
+        super().__init__(message)
+        self.there = there
+
+
 @dataclass(frozen=True)
 class OfficialSplit:
     """`num_images` None: not known. `files_sha256` is the `names_sha256` of the published images, `list_md5` the checksum of the published
@@ -39,7 +47,7 @@ class Layout(Protocol):
         """Whether the folder looks like it, from a few names."""
 
     def open(self, folder: Path, split: str | None, entry: "DatasetEntry") -> EvalSet:
-        """Raises DataError for a split that is not there, files that are missing, names that do not fit."""
+        """Raises NoSuchSplit for a split that is not there, DataError for files that are missing or names that do not fit."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class DatasetEntry:
     classes   in the official order and spelling; () where the dataset brings the list itself or has none
     splits    the first is measured when none is asked for, if the layout has it
     folders   names the folder goes by; the archive's own first
+    family    what the images are called where several entries have the same ones, with other classes or texts
     aliases   other spellings of classes in folders -> the class
     """
 
@@ -64,11 +73,21 @@ class DatasetEntry:
     notes: str
     classes: tuple[str, ...] = ()
     num_classes: int | None = None
+    family: str | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, root: Path) -> Path | None:
         """The folder of the dataset below `root`, or `root` itself; None when it is not there."""
         return next((folder for folder, _ in self._found(root)), None)
+
+    def splits_under(self, root: Path) -> list[str]:
+        """Of the copy below `root`, which need not be the published ones. Raises DataError for one whose lists cannot be read."""
+        for folder, layout in self._found(root):
+            try:
+                layout.open(folder, "", self)
+            except NoSuchSplit as error:
+                return error.there
+        return []
 
     def open(self, root: Path, split: str | None = None) -> EvalSet:
         """Raises DataError when it is not under `root`, or is not whole."""
@@ -191,9 +210,9 @@ def first_that_holds(roots: Iterable[Path], relative: list[str]) -> Path:
 
 
 def choose(split: str | None, default: str, available: Iterable[str], entry: DatasetEntry, folder: Path) -> str:
-    """Raises DataError for a split that the folder does not have."""
+    """Raises NoSuchSplit for a split that the folder does not have."""
     names = list(available)
-    chosen = split or default
+    chosen = default if split is None else split
     if chosen not in names:
-        raise DataError(f"{entry.title} in {folder} has no split {chosen!r}; it has {', '.join(names)}")
+        raise NoSuchSplit(f"{entry.title} in {folder} has no split {chosen!r}; it has {', '.join(names)}", names)
     return chosen

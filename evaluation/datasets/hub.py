@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.compute as pc
-
 from evaluation.data import EvalItem, check_items, split_sha256
 from rsvl_data.errors import DataError
 from rsvl_data.sources.dataset_card import DatasetCard
@@ -68,17 +66,8 @@ class HubSet:
         return self._sha256s[index]
 
     def sha256(self) -> str:
-        """Of names, labels, captions and the sizes of the images."""
-        stored = self._rows.data.column(self._image).combine_chunks()
-        sizes = pc.binary_length(pc.struct_field(stored, "bytes")).to_pylist()
-        paths = pc.struct_field(stored, "path").to_pylist()
-        return split_sha256(self, (str(self._num_bytes(*pair)) for pair in zip(sizes, paths)))
-
-    def _num_bytes(self, size: int | None, path: str | None) -> int:
-        try:
-            return size if size is not None else Path(path or "").stat().st_size
-        except OSError as error:
-            raise DataError(f"hub:{self.name}: the image {path} cannot be read: {error}") from error
+        """Of names, labels, captions and images."""
+        return split_sha256(self, map(self.image_sha256, range(len(self.items))))
 
     def _item(self, number: int, row: dict[str, Any]) -> EvalItem:
         row = {**row["json"], **row} if isinstance(row.get("json"), dict) else row

@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evaluation.datasets.entry import DatasetEntry, OfficialSplit
+from rsvl_data.errors import DataError
 
 
 class Line(NamedTuple):
-    """`where` is the folder that was found, or the address to get the dataset at."""
+    """`where` is the folder that was found, or the address to get the dataset at; `splits` are those of the copy that was found, else
+    the published one that is measured when none is asked for."""
 
     name: str
     task: str
-    images: str
+    splits: str
     is_found: bool
     where: str
 
@@ -22,9 +24,16 @@ def list_datasets(entries: Iterable[DatasetEntry], root: Path | None) -> list[Li
     lines = []
     for entry in entries:
         found = entry.find(root) if root else None
-        images = _count(entry.splits[0])
-        lines.append(Line(entry.name, ", ".join(entry.tasks), images, found is not None, str(found or entry.home)))
+        splits = _splits_under(root, entry) if root and found else _count(entry.splits[0])
+        lines.append(Line(entry.name, ", ".join(entry.tasks), splits, found is not None, str(found or entry.home)))
     return lines
+
+
+def _splits_under(root: Path, entry: DatasetEntry) -> str:
+    try:
+        return ", ".join(entry.splits_under(root))
+    except DataError:
+        return "not readable"
 
 
 def catalogue_page(entries: Iterable[DatasetEntry]) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from evaluation.data import EvalItem, EvalSet, FileSet, split_sha256
+from evaluation.data import EvalItem, EvalSet, FileSet, file_sha256, split_sha256
 from evaluation.datasets.entry import DatasetEntry, check_files, check_inside, choose, first_that_holds, official_note
 from evaluation.datasets.segmentation.masked_files import open_image
 from rsvl_data.boxes import BadGeometry, segmentation_mask
@@ -88,13 +88,16 @@ class ReferringFiles:
         return self._files.image_sha256(index)
 
     def sha256(self) -> str:
-        """Of keys, phrases, sizes of the images, and the masks: their sizes as files or their runs."""
-        marks = (
-            f"{(self.root / one.image).stat().st_size} "
-            f"{(self.root / one.target).stat().st_size if isinstance(one.target, str) else json.dumps(one.target, sort_keys=True)}"
-            for one in self.references
-        )
-        return split_sha256(self, marks)
+        """Of keys, phrases, images, and the masks: files, or runs."""
+        return split_sha256(self, (f"{self.image_sha256(i)} {self._mask_mark(one)}" for i, one in enumerate(self.references)))
+
+    def _mask_mark(self, one: Reference) -> str:
+        if not isinstance(one.target, str):
+            return json.dumps(one.target, sort_keys=True)
+        try:
+            return file_sha256(self.root / one.target)
+        except OSError as error:
+            raise DataError(f"{self.name}: the mask of {one.key} cannot be read: {error}") from error
 
     def mask(self, index: int) -> np.ndarray:
         one = self.references[index]

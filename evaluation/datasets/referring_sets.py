@@ -55,6 +55,7 @@ RISBENCH = DatasetEntry(
 NWPU_VHR10_REFS = DatasetEntry(
     name="nwpu-vhr10-refs",
     title="NWPU VHR-10, phrases by rule",
+    family="nwpu-vhr10",
     tasks=("referring",),
     splits=(OfficialSplit("val", None), OfficialSplit("train", None)),
     folders=("nwpu_vhr10",),

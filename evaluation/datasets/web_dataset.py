@@ -49,9 +49,8 @@ class WebDatasetSet:
         return self._sha256s[index]
 
     def sha256(self) -> str:
-        """Of names, labels, captions and the sizes of the images."""
-        sizes = (entry.facts["members"][suffix][1] for entry, suffix in zip(self._entries, self._images))
-        return split_sha256(self, map(str, sizes))
+        """Of names, labels, captions and images."""
+        return split_sha256(self, map(self.image_sha256, range(len(self.items))))
 
     def _item(self, entry: Entry) -> EvalItem:
         members = entry.facts["members"]

@@ -51,7 +51,7 @@ class Options:
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """where the models run; of several processes each takes its own GPU"""
     limit: int | None = None
-    """only the first images of each split, queries where these are measured"""
+    """only so many images of each split, queries where these are measured, spread over it; results say so"""
     seed: int = 0
     """of the bootstrap and of the examples shown"""
     num_bootstrap: int = 1000

@@ -6,7 +6,7 @@ import torch
 
 from evaluation.benchmarks.retrieval import retrieval
 from evaluation.benchmarks.zero_shot import zero_shot
-from evaluation.data import Head, ShardSet
+from evaluation.data import MemorySet, ShardSet, Thinned
 from evaluation.prompts import PromptSet
 from evaluation.result import Result
 from evaluation.wording import metric_words
@@ -60,7 +60,7 @@ def test_every_option_of_zero_shot_shows(encoder, colours):
     assert kinds["georsclip"].prompts != kinds["rsvl"].prompts
     metrics = kinds["rsvl"].metrics
     assert zero_shot(encoder, ShardSet(colours, "test"), num_bootstrap=50).metrics == metrics
-    assert zero_shot(encoder, Head(ShardSet(colours, "test"), 4), num_bootstrap=50, seed=1).n == 4
+    assert zero_shot(encoder, Thinned(ShardSet(colours, "test"), 4), num_bootstrap=50, seed=1).n == 4
     assert zero_shot(encoder, ShardSet(colours, "test"), num_bootstrap=3, seed=1).metrics != metrics
     fast = zero_shot(encoder, ShardSet(colours, "test"), num_bootstrap=5, engine="fast", precision="bf16")
     assert fast.preprocessing.endswith("decoded fast, bf16")
@@ -159,10 +159,10 @@ def test_the_prefix_is_said(encoder, colours):
 
 
 def test_all_languages(encoder, two_languages):
-    result = retrieval(encoder, ShardSet(two_languages, "test"), lang="all", num_bootstrap=200)
-    english, portuguese = (
-        retrieval(encoder, Head(ShardSet(two_languages, "test"), 3), lang=lang, num_bootstrap=200) for lang in ("en", "pt")
-    )
+    whole = ShardSet(two_languages, "test")
+    with_both = MemorySet("colours", "test", whole.classes, whole.items[:3], [whole.image(index) for index in range(3)])
+    result = retrieval(encoder, whole, lang="all", num_bootstrap=200)
+    english, portuguese = (retrieval(encoder, with_both, lang=lang, num_bootstrap=200) for lang in ("en", "pt"))
     assert (result.n, result.data["langs"], result.data["without_caption"], result.data["texts"]) == (3, ["en", "pt"], 1, 6)
     assert english.metrics["text_retrieval_recall@1"].value == 1 and portuguese.metrics["text_retrieval_recall@1"].value == 1 / 3
     for name, metric in english.metrics.items():
@@ -302,6 +302,7 @@ def test_gallery(encoder, colours):
     assert green["found"][0]["key"] == "g0" and green["found"][0]["text"] == "green all over" and green["found"][0]["right"]
     scores = [found["score"] for found in green["found"]]
     assert len(scores) == 5 and scores == sorted(scores, reverse=True)
+    assert set(result.details["gallery_pictures"]) == {"r0", "r1", "g0", "g1"}
 
 
 def test_gallery_shows_what_was_scored_and_the_seed_chooses(encoder, numbered):

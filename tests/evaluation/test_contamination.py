@@ -5,11 +5,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from evaluation.contamination import KNOWN_OVERLAPS, TrainingData, contamination_of, shows_overlap, training_data_of
+from evaluation.contamination import (
+    KNOWN_OVERLAPS,
+    TrainingData,
+    contamination_of,
+    is_untrained,
+    shows_overlap,
+    training_data_of,
+)
 from evaluation.data import EvalItem, MemorySet, ShardSet
 from evaluation.datasets import catalogue
 from rsvl_data.errors import DataError
 from rsvl_data.signature import write_signature
+from rsvl_pretrain.model import DualEncoder
 
 
 def stored(side: int, quality: int = 95) -> bytes:
@@ -69,8 +77,25 @@ def test_a_picture_stored_anew_is_found_by_its_phash(run, colours):
         ("resisc45", ["cap-5"], "nwpu-captions: all images"),
         ("rsitmd", ["rsicd"], "rsicd: some images"),
         ("isaid", ["dota"], "dota: all images"),
-        ("fmow", ["RS5M"], "fmow: the dataset itself"),
+        ("fmow", ["RS5M"], "fmow: its train split (Zhang"),
+        ("millionaid", ["RS5M"], "millionaid: its test split (Zhang"),
+        ("millionaid", ["Million-AID"], "millionaid: the dataset itself"),
         ("ucm", ["ucm"], "ucm: the dataset itself"),
+        ("ucm", ["UC Merced"], "ucm: the dataset itself"),
+        ("ucm", ["org/UCMerced_LandUse"], "ucm: the dataset itself"),
+        ("resisc45", ["NWPU-RESISC45"], "resisc45: the dataset itself"),
+        ("wds/eurosat", ["EuroSAT_RGB"], "eurosat: the dataset itself"),
+        ("uavid-7", ["uavid"], "uavid: the dataset itself"),
+        ("openearthmap-9", ["OpenEarthMap"], "openearthmap: the dataset itself"),
+        ("vaihingen-boundary", ["vaihingen"], "vaihingen: the dataset itself"),
+        ("potsdam", ["potsdam-boundary"], "potsdam: the dataset itself"),
+        ("nwpu-vhr10-refs", ["NWPU VHR-10"], "nwpu-vhr10: the dataset itself"),
+        ("vaihingen", ["nwpu_vhr10"], "nwpu-vhr10: colour-infrared crops"),
+        ("nwpu-vhr10", ["isprs-vaihingen"], "vaihingen: colour-infrared crops"),
+        ("isaid", ["DOTA-v1.0"], "dota: all images"),
+        ("risbench", ["dota"], "dota: some images"),
+        ("risbench", ["DIOR"], "dior: some images"),
+        ("rrsis-d", ["risbench"], "risbench: some images"),
     ],
 )
 def test_known_overlaps(measured, trained, told):
@@ -79,11 +104,36 @@ def test_known_overlaps(measured, trained, told):
     assert contamination_of(named("aid", b"x"), training_data_of("ViT-B-32", trained))["known_overlaps"] == "unknown"
 
 
+@pytest.mark.parametrize("entry", catalogue(), ids=lambda entry: entry.name)
+def test_every_name_of_a_dataset_is_that_dataset(entry):
+    for name in (entry.name, entry.title, entry.name.upper().replace("-", " ")):
+        found = contamination_of(named(entry.name, b"x"), TrainingData((name,)))
+        assert found["known_overlaps"][0].startswith(f"{entry.family or entry.name}: the dataset itself"), name
+
+
 def test_overlaps_name_datasets_as_the_catalogue_does():
-    elsewhere = {"isaid", "dota", "rrsis-d", "dior", "isprs-vaihingen", "nwpu-vhr10"}  # segmentation and detection sets
-    names = {entry.name for entry in catalogue()} | elsewhere
-    assert {name for overlap in KNOWN_OVERLAPS for name in (overlap.measured, overlap.trained)} <= names
+    elsewhere = {"dota", "dior", "vrsbench"}
+    names = {entry.family or entry.name for entry in catalogue()} | elsewhere
+    assert {name for overlap in KNOWN_OVERLAPS for name in (overlap.first, overlap.second)} <= names
+    assert {entry.family for entry in catalogue()} - {None} <= {entry.name for entry in catalogue()}
     assert all(overlap.source for overlap in KNOWN_OVERLAPS)
+
+
+@pytest.mark.parametrize("name", ["rsvl-tiny", "ViT-B-32", "ViT-B-32,"])
+def test_fresh_weights_have_seen_nothing(name, tmp_path, monkeypatch):
+    found = contamination_of(named("ucm", b"x"), training_data_of(name))
+    assert is_untrained(found) and not shows_overlap(found) and found["known_overlaps"] == "none"
+    told = contamination_of(named("ucm", b"x"), training_data_of(name, ["ucm"]))
+    assert not is_untrained(told) and shows_overlap(told)  # whoever names training data knows better
+    monkeypatch.chdir(tmp_path)
+    DualEncoder.load("rsvl-tiny").export(tmp_path / name.rstrip(","))
+    assert is_untrained(contamination_of(named("ucm", b"x"), training_data_of(name))) == name.endswith(",")
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32,openai", "hf-hub:org/name", "runs/mine", "local-dir:x"])
+def test_of_other_weights_nothing_is_known(name):
+    found = contamination_of(named("ucm", b"x"), training_data_of(name))
+    assert not is_untrained(found) and not is_untrained(None) and set(found.values()) == {"unknown"}
 
 
 def test_folders_that_tell_nothing(run, colours, tmp_path):

@@ -1,10 +1,12 @@
 import hashlib
+import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from evaluation.data import EvalItem, FileSet, Head, MemorySet, ShardSet
+from evaluation.data import EvalItem, FileSet, MemorySet, ShardSet, Thinned, spread
 from rsvl_data.errors import DataError
 from rsvl_data.shards import Dataset, write_shard
 
@@ -49,9 +51,13 @@ def test_the_checksum_of_shards_is_of_what_is_measured(colours, tmp_path):
 
 def test_files(files):
     assert files.image(1) == b"image b" and files.image_sha256(1) == hashlib.sha256(b"image b").hexdigest()
-    before = files.sha256()
-    (files.root / "b.png").write_bytes(b"another image")
-    assert files.sha256() != before
+    before, image = files.sha256(), files.root / "b.png"
+    image.write_bytes(b"image c")  # as many bytes
+    os.utime(image, ns=(0, 0))  # clocks of file systems may be coarse
+    changed = files.sha256()
+    assert changed != before and files.image_sha256(1) == hashlib.sha256(b"image c").hexdigest()
+    os.utime(image, ns=(1, 1))  # touched and unchanged
+    assert files.sha256() == changed
     assert replace(files, items=(ITEMS[0], EvalItem("b", "lake"))).sha256() != files.sha256()
     assert replace(files, classes=("lake", "forest")).sha256() != files.sha256()
     (files.root / "b.png").unlink()
@@ -60,15 +66,37 @@ def test_files(files):
             broken()
 
 
-def test_memory_and_head():
+def test_memory_and_a_part_of_it():
     data = MemorySet("set", "test", ("lake",), ITEMS, [b"a", b"b"])
-    first = Head(data, 1)
-    assert [item.key for item in first.items] == ["a"] and first.classes == ("lake",) and first.image(0) == b"a"
-    assert len({data.sha256(), first.sha256(), replace(data, images=[b"a", b"c"]).sha256()}) == 3
-    assert Head(data, 5).items == ITEMS
-    assert first.image_sha256(0) == hashlib.sha256(b"a").hexdigest()
+    part = Thinned(data, 1)
+    assert len(part.items) == 1 and part.classes == ("lake",) and part.image(0) == part.items[0].key.encode()
+    assert part.image_sha256(0) == hashlib.sha256(part.image(0)).hexdigest()
+    assert part.note == "Measured on 1 of these 2 images only (--limit)."
+    assert len({data.sha256(), part.sha256(), replace(data, images=[b"a", b"c"]).sha256()}) == 3
+    whole = Thinned(data, 5)
+    assert (tuple(whole.items), whole.note, whole.sha256()) == (ITEMS, None, data.sha256())
     with pytest.raises(DataError, match="no sample to evaluate .limit 0.; it must be at least 1"):
-        Head(data, 0)
+        Thinned(data, 0)
+
+
+@pytest.mark.parametrize("label_of", [lambda place: place // 60, lambda place: place % 10], ids=["sorted", "in turns"])
+def test_a_part_is_spread_over_the_classes(label_of):
+    """600 images of ten classes: a fifth of them holds about a fifth of each class."""
+    labels = [f"class {label_of(place)}" for place in range(600)]
+    items = [EvalItem(str(place), label) for place, label in enumerate(labels)]
+    data = MemorySet("set", "test", tuple(sorted(set(labels))), items, [b""] * 600, note="drawn")
+    part = Thinned(data, 120)
+    counts = Counter(item.label for item in part.items)
+    assert len(counts) == 10 and min(counts.values()) >= 5
+    assert part.note == "drawn. Measured on 120 of these 600 images only (--limit)."
+
+
+@pytest.mark.parametrize(("num", "limit"), [(0, 3), (1, 1), (7, 3), (7, 7), (7, 9), (1000, 1), (999_983, 120)])
+def test_places_are_one_of_each_stretch(num, limit):
+    places = spread(num, limit)
+    count = min(num, limit)
+    assert len(places) == count
+    assert all(number * num // count <= place < (number + 1) * num // count for number, place in enumerate(places))
 
 
 def test_splits_that_cannot_be_measured(colours):

@@ -28,7 +28,15 @@ def measured(verb: str, data: object, out: Path, *words: str) -> Result:
 def test_every_verb_writes_a_result(colours, tmp_path, verb, words, metric):
     result = measured(verb, colours.root, tmp_path / "result.json", *words)
     assert metric in result.metrics and result.split == "test" and result.n == Dataset.open(colours.root).splits["test"]
-    assert result.contamination["known_overlaps"] == "unknown"
+    assert result.contamination == {"trained_on": "nothing", "exact_images": 0, "same_phash_images": 0, "known_overlaps": "none"}
+
+
+def test_fresh_weights_are_those_of_the_seed_and_called_untrained(colours, tmp_path, capsys):
+    one, again, other = (
+        measured("zero-shot", colours.root, tmp_path / f"{number}.json", "--seed", seed) for number, seed in enumerate("445")
+    )
+    assert one.model == again.model and one.metrics == again.metrics and one.model["sha256"] != other.model["sha256"]
+    assert "rsvl-tiny (untrained)  zero_shot" in capsys.readouterr().out
 
 
 def test_splits_and_names(colours, tmp_path):

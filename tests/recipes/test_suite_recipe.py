@@ -93,7 +93,7 @@ def test_quick(options, capsys):
         "retrieval-ucm-captions-rsvl": 12,
     }
     assert found["zero_shot-ucm-rsvl"].options["num_bootstrap"] == 20
-    assert found["zero_shot-ucm-rsvl"].contamination["trained_on"] == "unknown"
+    assert found["zero_shot-ucm-rsvl"].contamination["trained_on"] == "nothing"
     assert json.loads((options.out / "comparisons.json").read_text()) == []
     assert "Overlap with the training data" in (options.out / "report.html").read_text()
     assert "3 measured" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from evaluation.data import EvalItem, EvalSet, FileSet, split_sha256
+from evaluation.data import EvalItem, EvalSet, FileSet, file_sha256, split_sha256
 from evaluation.datasets.segmentation.tiles import Window, cut
 from rsvl_data.errors import DataError
 from rsvl_data.images import READABLE_FORMATS
@@ -121,13 +121,12 @@ class MaskedFiles:
         return whole if window is None else f"{whole}-{'-'.join(map(str, window))}"
 
     def sha256(self) -> str:
-        """Of keys, classes and the sizes in bytes of images and masks."""
-        sizes = (f"{self._size(pair.image)} {self._size(pair.mask)}" for pair in self.pairs)
-        return split_sha256(self, sizes)
+        """Of keys, classes, images and masks."""
+        return split_sha256(self, (f"{self.image_sha256(i)} {self._mask_sha256(pair.mask)}" for i, pair in enumerate(self.pairs)))
 
-    def _size(self, path: Path) -> int:
+    def _mask_sha256(self, path: Path) -> str:
         try:
-            return (self.root / path).stat().st_size
+            return file_sha256(self.root / path)
         except OSError as error:
             raise DataError(f"{self.name}: {path} cannot be read: {error}") from error
 

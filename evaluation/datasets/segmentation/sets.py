@@ -57,6 +57,7 @@ def _open_earth_map(name: str, classes: tuple[str, ...], phrases: tuple[str, ...
     return DatasetEntry(
         name=name,
         title="OpenEarthMap",
+        family="openearthmap",
         tasks=("segmentation",),
         splits=(OfficialSplit("val", 500), OfficialSplit("train", 3_000)),
         folders=("OpenEarthMap", "OpenEarthMap_wo_xBD"),
@@ -156,6 +157,7 @@ def _potsdam(name: str, mask: str, notes: str) -> DatasetEntry:
     return DatasetEntry(
         name=name,
         title="ISPRS Potsdam",
+        family="potsdam",
         tasks=("segmentation",),
         splits=(OfficialSplit("test", 14), OfficialSplit("train", 24)),
         folders=("Potsdam", "ISPRS_Potsdam"),
@@ -175,6 +177,7 @@ def _vaihingen(name: str, mask: str, notes: str) -> DatasetEntry:
     return DatasetEntry(
         name=name,
         title="ISPRS Vaihingen",
+        family="vaihingen",
         tasks=("segmentation",),
         splits=(OfficialSplit("test", 17), OfficialSplit("train", 16)),
         folders=("Vaihingen", "ISPRS_Vaihingen", "isprs_vaihingen_sample"),
@@ -251,6 +254,7 @@ def _uavid(name: str, labels: Labels, tiles: Tiles | None, converted: tuple[Pair
     return DatasetEntry(
         name=name,
         title="UAVid",
+        family="uavid",
         tasks=("segmentation",),
         splits=(OfficialSplit("test", 150), OfficialSplit("val", 70), OfficialSplit("train", 200)),
         folders=("UAVid",),
@@ -346,6 +350,7 @@ EPFL_ROADS = DatasetEntry(
 NWPU_VHR10 = DatasetEntry(
     name="nwpu-vhr10",
     title="NWPU VHR-10, polygons as masks",
+    family="nwpu-vhr10",
     tasks=("segmentation",),
     splits=(OfficialSplit("all", None),),
     folders=("nwpu_vhr10",),

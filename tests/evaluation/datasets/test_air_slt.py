@@ -93,8 +93,12 @@ def test_the_identity_knows_texts_and_regions(tmp_path):
     assert len({first, identity(entry("a pond")), identity(entry(points=[SQUARE, SQUARE])), identity(entry(), entry())}) == 4
 
 
-def test_head_keeps_the_first_queries(tmp_path):
-    data = open_air_slt(write(tmp_path, [entry("one"), entry("two"), entry("three")]))
-    assert [query.text for query in data.head(2).queries] == ["one", "two"]
+def test_a_few_queries_are_spread_over_the_file(tmp_path):
+    data = open_air_slt(write(tmp_path, [entry(text) for text in ("one", "two", "three", "four")]), "mine")
+    few = data.thinned(2)
+    first, second = (query.text for query in few.queries)
+    assert first in ("one", "two") and second in ("three", "four") and few.sha256() != data.sha256()
+    assert few.scenes.note == "Measured on 2 of these 4 queries only (--limit)."
+    assert data.thinned(9) == data
     with pytest.raises(DataError, match="at least 1"):
-        data.head(0)
+        data.thinned(0)

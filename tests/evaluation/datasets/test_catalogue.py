@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from small_trees import grow_images
 
+from evaluation import data as data_module
 from evaluation.data import EvalSet
 from evaluation.datasets import catalogue, open_dataset
 from evaluation.datasets.entry import spelling
@@ -85,9 +86,26 @@ def test_a_root_that_is_not_there_and_one_without_the_dataset(tmp_path):
 def test_what_is_found_and_where_to_get_the_rest(tmp_path):
     grow_images(tmp_path, [f"aid/{label}/1.jpg" for label in ENTRIES["aid"].classes])
     lines = {line.name: line for line in list_datasets(catalogue(), tmp_path)}
-    assert lines["aid"] == ("aid", "zero-shot", "all 10,000", True, str(tmp_path / "aid"))
+    assert lines["aid"] == ("aid", "zero-shot", "all", True, str(tmp_path / "aid"))
     assert lines["rsicd"][2:] == ("test 1,093", False, "https://github.com/201528014227051/RSICD_optimal")
     assert not any(line.is_found for line in list_datasets(catalogue(), None))
+
+
+def test_every_split_that_is_listed_opens(shared):
+    """Samples have fewer splits than the published sets, and other ones."""
+    found = [line for line in list_datasets(catalogue(), shared / "data") if line.is_found]
+    assert {"loveda", "ucm", "ucm-captions", "eurosat"} <= {line.name for line in found}
+    for line in found:
+        assert line.splits, line.name
+        for split in line.splits.split(", "):
+            assert open_dataset(line.name, shared / "data", split).split == split, line.name
+
+
+def test_a_copy_that_cannot_be_read(tmp_path):
+    (tmp_path / "RSICD").mkdir()
+    (tmp_path / "RSICD" / "dataset_rsicd.json").write_text("{")
+    [line] = [line for line in list_datasets(catalogue(), tmp_path) if line.name == "rsicd"]
+    assert (line.is_found, line.splits) == (True, "not readable")
 
 
 def test_the_verb(tmp_path, capsys):
@@ -108,17 +126,17 @@ def test_the_page_is_written_from_the_catalogue(tmp_path):
     assert (ROOT / "docs/datasets.md").read_text() == page, "run `rsvl eval ls --page docs/datasets.md`"
 
 
-def test_no_image_is_opened_or_asked_for_before_it_is_read(tmp_path, monkeypatch):
-    """A set of 700,000 lists its folders once. `sha256` asks for sizes and reads no image."""
+def test_no_image_is_asked_for_before_it_is_read(tmp_path, monkeypatch):
+    """A set of 700,000 lists its folders once."""
     folders = ENTRIES["rsscn7"].aliases
     grow_images(tmp_path, [f"RSSCN7/{folder}/{n}.jpg" for folder in folders for n in range(20)])
-    listed, asked = [], []
-    scandir, stat = os.scandir, os.stat
+    listed, asked, read = [], [], []
+    scandir, stat, sha256 = os.scandir, os.stat, data_module.file_sha256
     monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or scandir(path))
     monkeypatch.setattr(os, "stat", lambda path, **more: asked.append(str(path)) or stat(path, **more))
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} is read"))
+    monkeypatch.setattr(data_module, "file_sha256", lambda path: read.append(path) or sha256(path))
     data = open_dataset("rsscn7", tmp_path)
-    assert not [path for path in asked if path.endswith(".jpg")]
+    assert not [path for path in asked if path.endswith(".jpg")] and not read
     assert sorted(path for path in listed if "Grass" in path) == [str(tmp_path / "RSSCN7/aGrass")]
-    assert data.sha256()
-    assert len([path for path in asked if path.endswith(".jpg")]) == 140
+    assert data.sha256() and len(read) == 140

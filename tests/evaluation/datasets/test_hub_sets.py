@@ -48,7 +48,7 @@ def test_captions_of_a_metadata_file(tmp_path):
     assert (data.items[0].label, data.classes) == ("river", ("river",))
 
 
-def test_the_identity_follows_the_sizes_of_images_that_nothing_is_said_of(tmp_path):
+def test_the_identity_follows_images_that_nothing_is_said_of(tmp_path):
     for name in ("one", "two"):
         picture(tmp_path / name / "test/river/a.png", 0)
     Image.new("L", (90, 70), 3).save(tmp_path / "two/test/river/a.png")

@@ -53,12 +53,12 @@ def test_retrieval(tmp_path):
     assert (data.classes, data.items[0].label) == ((), None)
 
 
-def test_the_identity_covers_labels_captions_and_sizes(tmp_path):
+def test_the_identity_covers_labels_captions_and_images(tmp_path):
     first = open_dataset("wds:w", classification(tmp_path)).sha256()
     assert open_dataset("wds:w", classification(tmp_path)).sha256() == first
     changes = {
         "label": {"w/test/1.tar": tar(("s1.png", b"two"), ("s1.cls", b"1"))},
-        "size": {"w/test/1.tar": tar(("s1.png", b"twoo"), ("s1.cls", b"0"))},
+        "image": {"w/test/1.tar": tar(("s1.png", b"owt"), ("s1.cls", b"0"))},
         "classes": {"w/classnames.txt": "beach\nriver\n"},
     }
     for change in changes.values():

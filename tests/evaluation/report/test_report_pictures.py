@@ -2,6 +2,7 @@ import base64
 import io
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,29 @@ def test_missing_and_broken_pictures_are_named(
     assert "no such sample in split test" in caplog.text and "no thumbnail of key1" in caplog.text
     elsewhere = render([make_retrieval(gallery, split="val")], dataset=dataset).all("section", id="gallery")[0]
     assert len(elsewhere.all(class_="no-picture")) == 3 and "has no split 'val'" in caplog.text
+
+
+def test_a_gallery_shows_what_its_result_brings_along(
+    render: Callable[..., Element], dataset: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a dataset; what is there and no picture is named, and what is not there is looked up where a dataset is given."""
+    stored = {"key0": grey(90), "key1": "no base64", "key2": base64.b64encode(b"no picture").decode()}
+    gallery = [to_image("a harbour", *((key, False) for key in ("key0", "key1", "key2", "key3")))]
+    result = make_retrieval(gallery)
+    with_pictures = replace(result, details={**result.details, "gallery_pictures": stored})
+    [section] = render([with_pictures]).all("section", id="gallery")
+    assert [brightness(image) for image in section.all("img")] == pytest.approx([90], abs=4)
+    assert [words(e.text) for e in section.all(class_="no-picture")] == [f"no picture of key{i}" for i in (1, 2, 3)]
+    assert "no picture of key1: its image_base64 is no base64" in caplog.text
+    [section] = render([with_pictures], dataset=dataset).all("section", id="gallery")
+    assert [brightness(image) for image in section.all("img")] == pytest.approx([90, GREYS["key3"]], abs=4)
+    assert not render([result]).all("section", id="gallery")
+
+
+def grey(level: int) -> str:
+    encoded = io.BytesIO()
+    Image.new("RGB", (400, 300), (level,) * 3).save(encoded, "PNG")
+    return base64.b64encode(encoded.getvalue()).decode()
 
 
 def test_dataset_section(render: Callable[..., Element], dataset: Dataset) -> None:

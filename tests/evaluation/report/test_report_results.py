@@ -92,6 +92,13 @@ def test_train_test_overlap_is_marked_or_said_to_be_unknown(render: Callable[...
     assert "Overlap between training and test images is not recorded for toy" in words(render([make_result()]).text)
 
 
+def test_untrained_weights_are_called_so(render: Callable[..., Element]) -> None:
+    nothing = {"trained_on": "nothing", "exact_images": 0, "same_phash_images": 0, "known_overlaps": "none"}
+    page = render([make_result(contamination=nothing)])
+    assert "tiny (untrained)" in words(page.all("header")[0].text) and "⚠ overlap" not in page.text
+    assert "Overlap with the training data of tiny (untrained): none, its weights are untrained" in words(page.text)
+
+
 def test_confusion_and_classes(render: Callable[..., Element]) -> None:
     per_class = {"airport": 0.75, "harbour": 1.0, "river": 0.0}
     [section] = render([make_result(details={"confusion": CONFUSION}, per_class=per_class)]).all("section", id="classes")
@@ -107,3 +114,23 @@ def test_confusion_and_classes(render: Callable[..., Element]) -> None:
     assert [words(e.text) for e in mix_ups.all("li")] == ["river taken for airport 2 of 2", "airport taken for harbour 1 of 4"]
     bars = [words(e.text) for e in section.all("ul", class_="classes")[0].all("li")]
     assert bars == ["airport 75.0% 3 of 4", "harbour 100.0% 4 of 4", "river 0.0% 0 of 2"]
+
+
+def test_classes_that_the_truth_does_not_have_are_named(render: Callable[..., Element]) -> None:
+    """Over pixels, a class that is predicted and occurs nowhere has IoU 0, and it counts in the mean."""
+    confusion = {"classes": ["water", "road", "car"], "counts": [[6, 2, 1], [1, 9, 0], [0, 0, 0]]}
+    result = make_result(
+        task="open_vocabulary",
+        metrics={"miou": Metric(0.45)},
+        per_class={"water": 0.6, "road": 0.75, "car": 0.0},
+        details={"confusion": confusion},
+    )
+    [section] = render([result]).all("section", id="classes")
+    bars = [words(e.text) for e in section.all("ul", class_="classes")[0].all("li")]
+    assert bars == ["water 60.0%", "road 75.0%", "car 0.0% not in the truth"]
+
+
+def test_a_caption_tells_facts_and_no_checksums(render: Callable[..., Element]) -> None:
+    data = {"sha256": "cd" * 32, "note": None, "train": "train", "train_sha256": "ef" * 32, "num_draws": 5}
+    [section] = render([make_result(data=data)]).all("section", id="results")
+    assert "train train · num draws 5" in words(section.text) and "ef" * 32 not in section.text
