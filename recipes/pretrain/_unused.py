@@ -18,31 +18,30 @@ class Needs:
 
 
 def refuse_unused(options: Any, presets: Mapping[str, Mapping[str, Any]], needs: Sequence[Needs]) -> None:
-    """Raises OptionError, in words of the command line. An option counts as changed where it is not what its preset begins with."""
-    begin = presets[options.preset]
+    """Raises OptionError, in words of the command line. What the preset begins with, and what any recipe would, counts as left alone."""
     for need in needs:
         for name in () if need.given else need.options:
-            for path, value, usual in _leaves(name, attrgetter(name)(options), _begins_as(type(options), begin, name)):
-                if value != usual:
+            root, _, rest = name.partition(".")
+            default = _default(options, root)
+            begin = presets[options.preset].get(root, default)
+            of_all = (attrgetter(rest)(value) if rest else value for value in (getattr(options, root), default, begin))
+            for path, value, *left_alone in _leaves(name, *of_all):
+                if value not in left_alone:
                     raise OptionError(f"{_as_typed(path, value)} changes nothing without {need.words}")
 
 
-def _begins_as(kind: type, begin: Mapping[str, Any], name: str) -> Any:
-    root, _, rest = name.partition(".")
-    if root in begin:
-        value = begin[root]
-    else:
-        field = kind.__dataclass_fields__[root]  # type: ignore[attr-defined]
-        value = field.default if field.default_factory is MISSING else field.default_factory()
-    return attrgetter(rest)(value) if rest else value
+def _default(options: Any, name: str) -> Any:
+    field = options.__dataclass_fields__[name]
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _leaves(path: str, value: Any, usual: Any) -> Iterator[tuple[str, Any, Any]]:
-    if not is_dataclass(value):
-        yield path, value, usual
+def _leaves(path: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+    """The path and the values there, of all that is below dataclasses."""
+    if not is_dataclass(values[0]):
+        yield path, *values
         return
-    for name in value.__dataclass_fields__:
-        yield from _leaves(f"{path}.{name}", getattr(value, name), getattr(usual, name))
+    for name in values[0].__dataclass_fields__:
+        yield from _leaves(f"{path}.{name}", *(getattr(value, name) for value in values))
 
 
 def _as_typed(path: str, value: Any) -> str:
