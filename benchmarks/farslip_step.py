@@ -100,13 +100,15 @@ def make_batch(encoder: DualEncoder, options: Options, stage: Stage, step: int) 
     boxes = torch.tensor([crop.box for crops in drawn for crop in crops]) / size
     names = [rng.choice(CATEGORIES) for _ in range(num_crops)]
     words = [f"a satellite image of {name}" for name in names] if stage == "stage2" else []
+    categories = torch.tensor([category_number(name) for name in names])
     crops = Crops(
         images=pictures(num_crops),
         boxes=boxes,
         sample=torch.arange(options.batch_size).repeat_interleave(options.crops_per_image),
         texts=words,
         tokens=encoder.tokenizer(words) if words else torch.zeros(num_crops, 0, dtype=torch.int64),
-        categories=torch.tensor([category_number(name) for name in names]),
+        categories=categories,
+        kinds=categories,
     )
     return Batch(
         step=step,

@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -31,7 +31,7 @@ class RandomCrops:
     area     range of their share of the image's area
     aspect   range of width by height
     size_px  side of the square they are stretched to; None: the size of the picture
-    flips    one of the eight orientations at random
+    flips    one of the eight orientations at random, on top of the picture's
     """
 
     count: int = 4
@@ -108,6 +108,7 @@ class Crops:
     texts       of regions; empty for other kinds
     tokens      of those texts; [n, 0] for other kinds
     categories  of regions: equal for equal category names, on every process and in every run; NO_CATEGORY where there is none
+    kinds       of regions: the category of the object, also where its own caption is its category
     """
 
     images: UInt8[Tensor, "n 3 s s"]
@@ -116,12 +117,13 @@ class Crops:
     texts: list[str]
     tokens: Int[Tensor, "n l"]
     categories: Int[Tensor, " n"]
+    kinds: Int[Tensor, " n"]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def pin_memory(self) -> "Crops":
-        pinned = ("images", "boxes", "sample", "tokens", "categories")
+        pinned = ("images", "boxes", "sample", "tokens", "categories", "kinds")
         return replace(self, **{name: getattr(self, name).pin_memory() for name in pinned})
 
     def of_rows(self, start: int, stop: int) -> "Crops":
@@ -134,7 +136,16 @@ class Crops:
             [text for text, is_inside in zip(self.texts, inside.tolist()) if is_inside],
             self.tokens[inside],
             self.categories[inside],
+            self.kinds[inside],
         )
+
+
+class Words(NamedTuple):
+    """What a region is called, and as what (`Crops`)."""
+
+    text: str
+    category: int
+    kind: int
 
 
 @dataclass(frozen=True)
@@ -143,16 +154,14 @@ class DrawnCrop:
 
     view: View
     box: Box
-    text: str | None = None
-    category: int = NO_CATEGORY
+    words: Words | None = None
 
 
 @dataclass(frozen=True)
 class DecodedCrop:
     pixels: UInt8[Tensor, "3 s s"]
     box: Box
-    text: str | None
-    category: int
+    words: Words | None
 
 
 def category_number(name: str) -> int:
@@ -196,10 +205,11 @@ def decode_with_crops(
         colour_rng, side = rng_of(f"colours {name}"), configs[name].size_px or preprocess.size
         decoded[name] = []
         for crop in crops:
-            image = turn(_padded(next(pixels), side, preprocess.mean), crop.view).contiguous()
+            upright = turn(_padded(next(pixels), side, preprocess.mean), crop.view)
+            image = turn(upright, whole.view).contiguous()  # so that its patches lie as those of the picture
             image = augment.colour.apply(image, colour_rng) if augment.colour else image
             box = _in_picture(crop.box, whole, preprocess.size)
-            decoded[name].append(DecodedCrop(image, box, crop.text, crop.category))
+            decoded[name].append(DecodedCrop(image, box, crop.words))
     return picture, decoded
 
 
@@ -212,9 +222,10 @@ def collate_crops(
     images = torch.stack([crop.pixels for crop in crops]) if crops else torch.empty((0, 3, side, side), dtype=torch.uint8)
     boxes = torch.tensor([crop.box for crop in crops], dtype=torch.float32).reshape(-1, 4)
     sample = torch.tensor([row for row, crops_of_row in enumerate(rows) for _ in crops_of_row], dtype=torch.int64)
-    texts = [crop.text for crop in crops if crop.text is not None]
-    categories = torch.tensor([crop.category for crop in crops], dtype=torch.int64)
-    return Crops(images, boxes, sample, texts, _tokens(texts, len(crops), tokenize, length), categories)
+    texts = [crop.words.text for crop in crops if crop.words]
+    categories = torch.tensor([crop.words.category if crop.words else NO_CATEGORY for crop in crops], dtype=torch.int64)
+    kinds = torch.tensor([crop.words.kind if crop.words else NO_CATEGORY for crop in crops], dtype=torch.int64)
+    return Crops(images, boxes, sample, texts, _tokens(texts, len(crops), tokenize, length), categories, kinds)
 
 
 def most_square_grid(count: int) -> tuple[int, int]:
@@ -249,14 +260,15 @@ def _objects(config: ObjectCrops, regions: Sequence[Region], width: int, height:
         if left_over and config.min_area_px <= box_area(region.bbox) <= config.max_area_px:
             box = _with_margin(region.bbox, config.margin, width, height)
             if box[2] > box[0] and box[3] > box[1]:
-                yield DrawnCrop(_whole_pixels(box, width, height), box, *_words(config, region))
+                yield DrawnCrop(_whole_pixels(box, width, height), box, _words(config, region))
                 left_over -= 1
 
 
-def _words(config: ObjectCrops, region: Region) -> tuple[str, int]:
-    if region.caption and config.captions != "ignored":
-        return region.caption, category_number(region.caption) if config.captions == "own_category" else NO_CATEGORY
-    return config.prompt.format(category=region.category), category_number(region.category)
+def _words(config: ObjectCrops, region: Region) -> Words:
+    kind = category_number(region.category)
+    if not region.caption or config.captions == "ignored":
+        return Words(config.prompt.format(category=region.category), kind, kind)
+    return Words(region.caption, category_number(region.caption) if config.captions == "own_category" else NO_CATEGORY, kind)
 
 
 def _shuffled(regions: Sequence[Region], rng: random.Random) -> list[Region]:

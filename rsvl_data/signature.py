@@ -68,7 +68,7 @@ def write_signature(dataset: Dataset) -> Path:
 
 def _rows(dataset: Dataset, split: str) -> Iterator[dict[str, str | None]]:
     for shard in dataset.shards(split):
-        table = pq.read_table(shard.tar.with_suffix(".parquet"), columns=["sha256", "phash"])
+        table = shard.table(["sha256", "phash"])
         for index, row in enumerate(table.to_pylist()):
             yield {"split": split, "sha256": row["sha256"], "phash": row["phash"] or image_phash(shard.image(index))}
 
@@ -77,7 +77,8 @@ def read_signature(folder: Path, *splits: str) -> Signature:
     """Of the dataset in `folder`, of these splits, all when none is named. Raises DataError for a file that is none."""
     path = folder / FILE
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as parquet:
+            table = parquet.read()
         facts = table.schema.metadata or {}
         if facts.get(b"rsvl_signature") != b"1" or table.schema.names != _SCHEMA.names:
             raise ValueError(f"its columns are {table.schema.names} and its metadata do not say rsvl_signature: 1")

@@ -10,6 +10,9 @@ While the regions of a category have equal texts this is InfoNCE with one positi
 several equal columns is the positive does not matter. They part where a category has several texts, or padding is among the negatives.
 
 Where the same category has several columns (of several processes or pieces of a batch) each counts for its part.
+
+A region with a caption of its own is a category of its own. What names its object is true of it, too, so "a red ship" and "ship" are no
+negatives of each other, and neither are those that a list of synonyms and parents names. Two captions are.
 """
 
 import json
@@ -94,36 +97,51 @@ def related_categories(synonyms: Sequence[Sequence[str]], parents: Mapping[str, 
     return Related(torch.tensor(numbers), matrix)
 
 
+@dataclass(frozen=True)
+class NamedRows:
+    """Unit vectors of regions or of texts, and of each the category it is trained as and that of the object (`rsvl_data.crops.Crops`)."""
+
+    rows: Float[Tensor, "m d"]
+    categories: Int[Tensor, " m"]
+    kinds: Int[Tensor, " m"]
+
+    def at(self, places: Bool[Tensor, " m"]) -> "NamedRows":
+        return NamedRows(self.rows[places], self.categories[places], self.kinds[places])
+
+
 def multi_positive_loss(
-    regions: Float[Tensor, "m d"],
-    categories: Int[Tensor, " m"],
-    bank: Float[Tensor, "c d"],
-    bank_categories: Int[Tensor, " c"],
+    regions: NamedRows,
+    bank: NamedRows,
     scale: Float[Tensor, ""],
     related: Related | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean over all regions that have a category. Rows are unit vectors; every category of a region has a column in `bank`.
+    """Mean over all regions that have a category. Every category of a region has a column in `bank`, the embeddings of texts.
 
     Rows and columns of NO_CATEGORY count for nothing, and so do columns whose category no region has. Without any region it is 0.
-    `related` pairs are left out of each other's denominators.
+    Pairs of which one is the category of the other's object, or `related` to it, are left out of each other's denominators.
     """
-    has_category, has_name = categories != NO_CATEGORY, bank_categories != NO_CATEGORY
-    regions, categories = regions[has_category], categories[has_category]
-    bank, bank_categories = bank[has_name], bank_categories[has_name]
-    same = categories[:, None] == bank_categories[None, :]  # [m, c]
-    num_regions, num_columns = same.sum(0), (bank_categories[:, None] == bank_categories[None, :]).sum(0)
+    regions, bank = regions.at(regions.categories != NO_CATEGORY), bank.at(bank.categories != NO_CATEGORY)
+    if not len(regions.rows):
+        return zero_of(regions.rows, bank.rows, scale)
+    same = regions.categories[:, None] == bank.categories[None, :]  # [m, c]
+    num_regions, num_columns = same.sum(0), (bank.categories[:, None] == bank.categories[None, :]).sum(0)
     used = num_regions > 0
-    if not len(regions):
-        return zero_of(regions, bank, scale)
-    bank, same, num_regions = bank[used], same[:, used], num_regions[used].to(scale.dtype)
+    bank, same, num_regions = bank.at(used), same[:, used], num_regions[used].to(scale.dtype)
     counts = num_regions / num_columns[used]  # of regions that a column stands for
-    logits = scale * regions @ bank.T
+    logits = scale * regions.rows @ bank.rows.T
     own = torch.where(same, logits, 0)
-    if related is not None:
-        logits = logits.masked_fill(related.between(categories, bank_categories[used]) & ~same, -torch.inf)
+    logits = logits.masked_fill(_both_true(regions, bank, related) & ~same, -torch.inf)
     to_text = (logits + counts.log()).logsumexp(1) - (own * counts / num_regions).sum(1)
     to_regions = counts * (logits.logsumexp(0) - own.sum(0) / num_regions)
-    return (to_text.sum() + to_regions.sum()) / (2 * len(regions))
+    return (to_text.sum() + to_regions.sum()) / (2 * len(regions.rows))
+
+
+def _both_true(regions: NamedRows, bank: NamedRows, related: Related | None) -> Bool[Tensor, "m c"]:
+    pairs = ((regions.categories, bank.kinds), (regions.kinds, bank.categories))
+    found = [rows[:, None] == columns[None, :] for rows, columns in pairs]
+    if related is not None:
+        found += [related.between(rows, columns) for rows, columns in pairs]
+    return torch.stack(found).any(0)
 
 
 def region_infonce(

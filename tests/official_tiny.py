@@ -50,21 +50,20 @@ def official_batch(stored: dict[str, torch.Tensor], *names: str, context_length:
     valid = stored["object_validity"].bool().flatten()
     num_crops = stored["crop_boxes"][:, :, 0].numel()
     rows = torch.arange(3).repeat_interleave(2)
-    no_words = torch.zeros(num_crops, 0, dtype=torch.int64)
+    no_words, none = torch.zeros(num_crops, 0, dtype=torch.int64), torch.full((num_crops,), NO_CATEGORY)
     tokens = stored["object_tokens_77"].flatten(0, 1)[valid].long()
     tokens = torch.nn.functional.pad(tokens, (0, context_length - 77))
     labels = stored["object_labels"].flatten()[valid].long()
     texts = [str(label) if label >= 0 else f"free {row}" for row, label in enumerate(labels.tolist())]
     crops = {
-        "views": Crops(
-            _images(3, num_crops), stored["crop_boxes"].flatten(0, 1), rows, [], no_words, torch.full((num_crops,), NO_CATEGORY)
-        ),
+        "views": Crops(_images(3, num_crops), stored["crop_boxes"].flatten(0, 1), rows, [], no_words, none, none),
         "regions": Crops(
             _images(3 + num_crops, len(valid))[valid],
             stored["object_boxes"].flatten(0, 1)[valid],
             rows[valid],
             texts,
             tokens,
+            labels,
             labels,
         ),
     }

@@ -25,7 +25,7 @@ from rsvl_pretrain.distributed import gather_rows, mean_of_all
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.objectives.base import Embeds
 from rsvl_pretrain.objectives.clip import ClipObjective, ContrastiveConfig
-from rsvl_pretrain.region_loss import multi_positive_loss, read_related, region_infonce
+from rsvl_pretrain.region_loss import NamedRows, multi_positive_loss, read_related, region_infonce
 from rsvl_pretrain.teacher import follow, frozen_copy
 from rsvl_pretrain.text_positions import KeptPositions
 from rsvl_pretrain.view_encoding import EncodedViews, Views, encode_views
@@ -125,7 +125,8 @@ class FarSlipObjective(ClipObjective):
         terms = {"distill": self.distill, "regions": self.regions}
         chosen = {name: asdict(term) if term else None for name, term in terms.items()}
         if self.regions:
-            chosen["regions"]["related"] = self.related and self.related.numbers.tolist()  # type: ignore[index]
+            related = self.related and [self.related.numbers.tolist(), self.related.pairs.tolist()]
+            chosen["regions"]["related"] = related  # type: ignore[index]
         return {
             **super().identity(),
             **chosen,
@@ -206,17 +207,21 @@ class FarSlipObjective(ClipObjective):
         embeds: Embeds = {
             "region": _region_vectors(config, encoded, regions, device),
             "region_category": regions.categories.to(device, non_blocking=True),
+            "region_kind": regions.kinds.to(device, non_blocking=True),
         }
         if config.loss == "multi_positive":
-            return {**embeds, "bank": text, "bank_category": named.categories.to(device, non_blocking=True)}
+            category, kind = (numbers.to(device, non_blocking=True) for numbers in (named.categories, named.kinds))
+            return {**embeds, "bank": text, "bank_category": category, "bank_kind": kind}
         return {**embeds, "region_text": text[named.text_of_region.to(device, non_blocking=True)]}
 
     def _region_loss(self, config: RegionConfig, embeds: Embeds) -> Float[Tensor, ""]:
         rows = {name: gather_rows(tensor) for name, tensor in embeds.items() if name.startswith(("region", "bank"))}
         scale = embeds["scale"]
         if config.loss == "multi_positive":
-            words = (rows["bank"], rows["bank_category"])
-            return multi_positive_loss(rows["region"], rows["region_category"], *words, scale, self.related)
+            regions, bank = (
+                NamedRows(*(rows[name + part] for part in ("", "_category", "_kind"))) for name in ("region", "bank")
+            )
+            return multi_positive_loss(regions, bank, scale, self.related)
         places = self.max_regions * len(gather_rows(embeds["image"].detach()))
         num_padded = places - len(rows["region"]) if config.loss == "infonce_padded" else 0
         return region_infonce(rows["region"], rows["region_text"], scale, num_padded)
@@ -236,17 +241,18 @@ class _Named:
 
     tokens: Tensor
     categories: Tensor
+    kinds: Tensor
     text_of_region: Tensor
 
 
 def _one_of_each_text(regions: Crops) -> _Named:
-    firsts: dict[tuple[str, int], int] = {}
-    for row, key in enumerate(zip(regions.texts, regions.categories.tolist(), strict=True)):
-        firsts.setdefault(key, row)
-    number = {key: index for index, key in enumerate(firsts)}
-    rows = list(firsts.values())
-    of_region = [number[key] for key in zip(regions.texts, regions.categories.tolist())]
-    return _Named(regions.tokens[rows], regions.categories[rows], torch.tensor(of_region, dtype=torch.int64))
+    names = list(zip(regions.texts, regions.categories.tolist(), regions.kinds.tolist(), strict=True))
+    firsts: dict[tuple[str, int, int], int] = {}
+    for row, name in enumerate(names):
+        firsts.setdefault(name, row)
+    number = {name: index for index, name in enumerate(firsts)}
+    rows, of_region = list(firsts.values()), torch.tensor([number[name] for name in names], dtype=torch.int64)
+    return _Named(regions.tokens[rows], regions.categories[rows], regions.kinds[rows], of_region)
 
 
 def _region_vectors(

@@ -138,11 +138,12 @@ class TestObjects:
 
     def test_farslip_25_the_text_is_the_prompt_unless_the_region_has_its_own(self):
         regions = [region(0, 0, 99, 99), region(0, 0, 98, 98, "Ship", caption="a red ship"), region(0, 0, 97, 97, "car")]
+        ship, car = category_number("ship"), category_number("car")
         found = {}
         for captions in ("own_category", "no_category", "ignored"):
             drawn = draw_crops(ObjectCrops(captions=captions), regions, 200, 200, random.Random(0))
-            found[captions] = {crop.box[2]: (crop.text, crop.category) for crop in drawn}
-        ship, car = category_number("ship"), category_number("car")
+            found[captions] = {crop.box[2]: crop.words[:2] for crop in drawn}
+            assert {crop.box[2]: crop.words.kind for crop in drawn} == {99: ship, 98: ship, 97: car}
         assert found["ignored"] == {
             99: ("a satellite image of ship", ship),
             98: ("a satellite image of Ship", ship),
@@ -175,10 +176,11 @@ def test_boxes_follow_the_picture_however_it_is_turned(seed, engine):
     """What a box shows of a turned picture is the crop, turned."""
     pixels = np.repeat(ORIENTED[..., None], 3, axis=2)
     sample = make_sample(0, image=png(pixels)).model_copy(update={"regions": [region(2, 3, 5, 9)]})
-    augment, config = Augment("stretch", flips=True), ObjectCrops(min_area_px=0)
+    augment, configs = Augment("stretch", flips=True), {"o": ObjectCrops(min_area_px=0), "g": GridCrops(1)}
     picture, crops = decode_with_crops(
-        Preprocess(size=12), sample, {"o": config}, engine, augment, lambda purpose: random.Random(f"{seed} {purpose}")
+        Preprocess(size=12), sample, configs, engine, augment, lambda purpose: random.Random(f"{seed} {purpose}")
     )
+    assert torch.equal(crops["g"][0].pixels, picture)
     x0, y0, x1, y1 = (round(12 * side) for side in crops["o"][0].box)
     shown = picture[0, y0:y1, x0:x1]
     assert sorted(shown.flatten().tolist()) == sorted(ORIENTED[3:9, 2:5].flatten().tolist())
@@ -294,5 +296,5 @@ def test_options_that_cannot_be(make, message):
 def test_pinning_keeps_the_texts(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self + 0)
     none = torch.zeros(1, dtype=torch.int64)
-    crops = Crops(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1, 4), none, ["a"], none[:, None], none)
+    crops = Crops(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1, 4), none, ["a"], none[:, None], none, none)
     assert crops.pin_memory().texts == ["a"] and len(crops.pin_memory()) == 1

@@ -14,13 +14,20 @@ from rsvl_data.errors import DataError
 from rsvl_pretrain.distillation import roi_means
 from rsvl_pretrain.distributed import gather_rows, mean_of_all
 from rsvl_pretrain.losses import clip_loss
-from rsvl_pretrain.region_loss import multi_positive_loss, read_related, region_infonce, related_categories
+from rsvl_pretrain.region_loss import NamedRows, multi_positive_loss, read_related, region_infonce, related_categories
 
 SCALE = torch.tensor(6.0)
 
 
 def unit(*size: int, seed: int = 0) -> torch.Tensor:
     return F.normalize(torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1)
+
+
+def loss_of(regions, categories, bank, bank_categories, scale, related=None):
+    """Of regions without captions of their own."""
+    return multi_positive_loss(
+        NamedRows(regions, categories, categories), NamedRows(bank, bank_categories, bank_categories), scale, related
+    )
 
 
 def plain_loss(regions, texts, categories, scale):
@@ -61,7 +68,7 @@ def test_values_and_gradients_are_the_official_ones(official, case, loss, align)
         vectors = roi_means(dense, stored["boxes"][valid], valid.nonzero()[:, 0])
     regions, texts, categories = F.normalize(vectors, dim=1), F.normalize(text, dim=1), stored[f"{case}/labels"][valid]
     if loss == "mpcl":
-        found = multi_positive_loss(regions, categories, texts, categories, log_scale.exp())
+        found = loss_of(regions, categories, texts, categories, log_scale.exp())
     else:
         found = region_infonce(regions, texts, log_scale.exp(), fixture["parameters"]["pad_to"] - len(regions))
     found.backward()
@@ -92,7 +99,7 @@ def test_a_column_a_category_equals_a_column_a_region(parts):
     expected = plain_loss(regions, of_category[categories], categories, scale)
     wanted = torch.autograd.grad(expected, [regions, of_category, scale])
     bank_categories = torch.cat([torch.unique(part) for part in categories.chunk(parts)])
-    found = multi_positive_loss(regions, categories, of_category[bank_categories], bank_categories, scale)
+    found = loss_of(regions, categories, of_category[bank_categories], bank_categories, scale)
     torch.testing.assert_close(found, expected)
     for gradient, expected_gradient in zip(torch.autograd.grad(found, [regions, of_category, scale]), wanted):
         torch.testing.assert_close(gradient, expected_gradient)
@@ -101,7 +108,7 @@ def test_a_column_a_category_equals_a_column_a_region(parts):
 def test_farslip_15_of_distinct_labels_it_is_the_clip_loss():
     regions, texts, labels = unit(6, 5), unit(6, 5, seed=1), torch.tensor([4, 2, 9, 0, 1, 3])
     expected = clip_loss(regions.float(), texts.float(), SCALE)
-    found = multi_positive_loss(regions.float(), labels, texts.float(), labels, SCALE)
+    found = loss_of(regions.float(), labels, texts.float(), labels, SCALE)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(region_infonce(regions.float(), texts.float(), SCALE), expected, atol=1e-6, rtol=1e-6)
 
@@ -109,7 +116,7 @@ def test_farslip_15_of_distinct_labels_it_is_the_clip_loss():
 def test_farslip_16_it_does_not_go_to_0():
     """Perfectly separated, 3 + 2 + 1 regions of a class: mean of the logs of these numbers, from one direction alone half of it."""
     labels, bank = torch.tensor([0, 0, 0, 1, 1, 2]), torch.eye(3)
-    found = multi_positive_loss(bank[labels], labels, bank, torch.arange(3), torch.tensor(100.0))
+    found = loss_of(bank[labels], labels, bank, torch.arange(3), torch.tensor(100.0))
     floor = (3 * math.log(3) + 2 * math.log(2)) / 6
     assert found.item() == pytest.approx(floor, abs=1e-5)
 
@@ -118,15 +125,15 @@ def test_farslip_17_rows_without_a_category_and_the_order_change_nothing():
     regions, bank = unit(7, 5), unit(4, 5, seed=1)
     labels, names = torch.tensor([0, 2, NO_CATEGORY, 2, 1, NO_CATEGORY, 0]), torch.tensor([0, 1, 2, NO_CATEGORY])
     leaf = regions.clone().requires_grad_()
-    found = multi_positive_loss(leaf, labels, bank, names, SCALE)
+    found = loss_of(leaf, labels, bank, names, SCALE)
     found.backward()
     used = labels != NO_CATEGORY
-    torch.testing.assert_close(multi_positive_loss(regions[used], labels[used], bank[:3], names[:3], SCALE), found)
+    torch.testing.assert_close(loss_of(regions[used], labels[used], bank[:3], names[:3], SCALE), found)
     assert not leaf.grad[~used].any() and leaf.grad[used].abs().min() > 0
     order, columns = torch.tensor([4, 0, 6, 2, 5, 1, 3]), torch.tensor([2, 3, 0, 1])
-    shuffled = multi_positive_loss(regions[order], labels[order], bank[columns], names[columns], SCALE)
+    shuffled = loss_of(regions[order], labels[order], bank[columns], names[columns], SCALE)
     torch.testing.assert_close(shuffled, found)
-    padded = multi_positive_loss(
+    padded = loss_of(
         torch.cat([regions, torch.zeros(5, 5, dtype=torch.float64)]), F.pad(labels, (0, 5), value=NO_CATEGORY), bank, names, SCALE
     )
     torch.testing.assert_close(padded, found)
@@ -139,8 +146,8 @@ def test_farslip_18_regions_of_one_category_are_positives():
     bank = unit(2, 5, seed=1)
     for labels, lower in ((torch.tensor([0, 0]), True), (torch.tensor([0, 1]), False)):
         bank_of = bank[:1] if lower else torch.stack([regions[0], regions[1]])
-        apart = multi_positive_loss(regions, labels, bank_of, torch.unique(labels), SCALE)
-        joined = multi_positive_loss(together, labels, bank_of, torch.unique(labels), SCALE)
+        apart = loss_of(regions, labels, bank_of, torch.unique(labels), SCALE)
+        joined = loss_of(together, labels, bank_of, torch.unique(labels), SCALE)
         assert (joined <= apart + 1e-9) == lower
 
 
@@ -148,7 +155,7 @@ def test_farslip_18_regions_of_one_category_are_positives():
 def test_farslip_19_without_a_region_it_is_0_and_so_are_its_gradients(labels):
     regions, bank = unit(len(labels), 5).requires_grad_(), unit(len(labels), 5, seed=1).requires_grad_()
     categories = torch.tensor(labels, dtype=torch.int64)
-    found = multi_positive_loss(regions, categories, bank, categories, SCALE)
+    found = loss_of(regions, categories, bank, categories, SCALE)
     found.backward()
     assert found == 0 and not regions.grad.any() and not bank.grad.any()
     assert region_infonce(regions[:0], bank[:0], SCALE) == 0
@@ -179,10 +186,28 @@ def test_synonyms_and_hierarchy_are_no_negatives():
 def test_related_columns_leave_the_denominators():
     names = [category_number(name) for name in ("ship", "vessel", "tree")]
     regions, bank, labels = unit(3, 5), unit(3, 5, seed=1), torch.tensor(names)
-    found = multi_positive_loss(regions, labels, bank, labels, SCALE, related_categories([["ship", "vessel"]], {}))
+    found = loss_of(regions, labels, bank, labels, SCALE, related_categories([["ship", "vessel"]], {}))
     logits = SCALE * regions @ bank.T
     logits[0, 1] = logits[1, 0] = -torch.inf
     expected = (F.cross_entropy(logits, torch.arange(3)) + F.cross_entropy(logits.T, torch.arange(3))) / 2
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_caption_and_the_category_of_its_object_leave_each_others_denominators():
+    """Of "a red ship", "a white ship", "ship" and "tree"; the two captions stay negatives of each other, as does the tree of all."""
+    names = [category_number(name) for name in ("a red ship", "a white ship", "ship", "tree")]
+    ship, tree = names[2:]
+    labels, kinds = torch.tensor(names), torch.tensor([ship, ship, ship, tree])
+    regions, bank = unit(4, 5), unit(4, 5, seed=1)
+    found = multi_positive_loss(NamedRows(regions, labels, kinds), NamedRows(bank, labels, kinds), SCALE)
+    logits = SCALE * regions @ bank.T
+    logits[:2, 2] = logits[2, :2] = -torch.inf
+    expected = (F.cross_entropy(logits, torch.arange(4)) + F.cross_entropy(logits.T, torch.arange(4))) / 2
+    torch.testing.assert_close(found, expected)
+    related = related_categories([["ship", "tree"]], {})
+    logits[:2, 3] = logits[3, :2] = logits[2, 3] = logits[3, 2] = -torch.inf
+    found = multi_positive_loss(NamedRows(regions, labels, kinds), NamedRows(bank, labels, kinds), SCALE, related)
+    expected = (F.cross_entropy(logits, torch.arange(4)) + F.cross_entropy(logits.T, torch.arange(4))) / 2
     torch.testing.assert_close(found, expected)
 
 
@@ -221,7 +246,7 @@ def _on_a_rank(shares, use_infonce):
     if use_infonce:
         loss = region_infonce(rows, gather_rows(bank[LABELS[own]]), scale)
     else:
-        loss = multi_positive_loss(rows, gather_rows(LABELS[own]), gather_rows(bank[named]), gather_rows(named), scale)
+        loss = loss_of(rows, gather_rows(LABELS[own]), gather_rows(bank[named]), gather_rows(named), scale)
     agreement = mean_of_all(1 - regions[own, 0])
     (loss + agreement).backward()
     return loss.item(), agreement.item(), [leaf.grad.tolist() for leaf in (regions, bank, scale)]

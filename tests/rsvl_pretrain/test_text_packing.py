@@ -39,7 +39,7 @@ def test_only_towers_in_which_nothing_flows_from_padding_share_rows(kind):
 
 def test_of_the_last_block_only_the_ends_of_texts_are_computed():
     model, seen = model_of("clip"), []
-    model.transformer.resblocks[-1].mlp.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape)))
+    model.transformer.resblocks[-1].ln_2.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape)))
     encode_packed(model, texts(*LENGTHS))
     assert seen == [(2, 5, 32)]  # rows, most texts of a row, width
 

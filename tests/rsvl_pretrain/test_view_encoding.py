@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
-from rsvl_pretrain.image_tower import encode_image_of_any_size
 
+from rsvl_pretrain.image_tower import encode_image_of_any_size
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.view_encoding import Views, encode_views
 
