@@ -123,8 +123,8 @@ class DualEncoder(nn.Module):
         hf-hub:org/name        a Hub repository in open_clip's layout
         local-dir:PATH         a folder in that layout; a run folder of ours means its `export`
 
-        Raises OptionError for a name nobody knows, DataError for weights that do not fit, or for an export of ours that does not give
-        what it gave when it was written.
+        Raises OptionError for a name nobody knows or a tag of weights with another activation, DataError for weights that do not fit, or
+        for an export of ours that does not give what it gave when it was written.
         """
         folder = Path(name.removeprefix("local-dir:"))
         if (folder / "export" / _EXPORT_CONFIG).is_file():

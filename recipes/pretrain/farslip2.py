@@ -30,7 +30,7 @@ class Options(FarSlipOptions):
     region_weight: float = 1.0
     """factor of the region loss in the total loss"""
     regions_per_image: int = 4
-    """the most that are drawn of a sample"""
+    """objects that are drawn of a sample at most"""
     min_area_px: float = 64.0**2
     """smallest box that is used, in square pixels"""
     max_area_px: float = 1024.0**2

@@ -35,7 +35,7 @@ from rsvl_pretrain.train import Evaluator, TrainConfig
 @dataclass(frozen=True, kw_only=True)
 class Options(PretrainOptions):
     preset: Literal["reconstruction", "light"] = "reconstruction"
-    """where all other options start: the paper as far as it is known, or a small model for a CPU"""
+    """where all other options start: the paper as far as it is known, or a small model; `--preset light --help` shows what it sets"""
     model: str = "hf-hub:laion/CLIP-ViT-B-32-xlm-roberta-base-laion5B-s13B-b90k"
     """what to start from: an open_clip architecture (fresh weights), ARCHITECTURE,TAG, hf-hub:org/name, local-dir:PATH, a run folder"""
     languages: tuple[str, ...] = LANGS
