@@ -1,9 +1,11 @@
 """The checkpoints that FarSLIP published (https://huggingface.co/ZhenShiL/FarSLIP), as encoders of ours.
 
 They are training states of open_clip: keys `module.*`, and of a text tower of 248 tokens two tables of positions with masks. The file does
-not say its activation; all of them were trained with QuickGELU.
+not say its activation; all of them were trained with QuickGELU. Nor does it say whose it is: open_clip's own states of such a ViT-B look
+alike, so what is assumed is logged.
 """
 
+import logging
 import pickle
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from rsvl_data.errors import DataError
 from rsvl_pretrain.model import DualEncoder
 from rsvl_pretrain.text_positions import set_context_length
 
+log = logging.getLogger(__name__)
 _ARCHITECTURES = {32: "ViT-B-32-quickgelu", 16: "ViT-B-16-quickgelu"}  # by the side of a patch; there are no others
 
 
@@ -27,6 +30,7 @@ def load_farslip(path: Path) -> DualEncoder:
     except (OSError, RuntimeError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
         raise DataError(f"{path} is no checkpoint of FarSLIP: {str(error).splitlines()[0]}") from error
     encoder.name = str(path)
+    log.info("%s does not say its activation, and is read as FarSLIP's files were trained: with QuickGELU", path)
     return encoder
 
 

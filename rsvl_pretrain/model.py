@@ -123,8 +123,8 @@ class DualEncoder(nn.Module):
         hf-hub:org/name        a Hub repository in open_clip's layout
         local-dir:PATH         a folder in that layout; a run folder of ours means its `export`
 
-        Raises OptionError for a name nobody knows, DataError for weights that do not fit, or for an export of ours that does not give
-        what it gave when it was written.
+        Raises OptionError for a name nobody knows or a tag of weights with another activation, DataError for weights that do not fit, or
+        for an export of ours that does not give what it gave when it was written.
         """
         export = _export_folder(name)
         if export is None and (folder := Path(name.removeprefix("local-dir:")) / "checkpoints").is_dir():
@@ -159,6 +159,7 @@ def _export_folder(name: str) -> Path | None:
 
 
 def _create(source: str, tag: str | None, device: str | torch.device, name: str) -> Any:
+    _check_activation(source, tag, name)
     # A repository whose weights cannot be had would otherwise give fresh ones without a word.
     options = {"require_pretrained": ":" in source, **_own_text_tower(source)}
     logging.disable(logging.WARNING)  # open_clip tells the root logger that fresh weights are fresh
@@ -175,6 +176,18 @@ def _create(source: str, tag: str | None, device: str | torch.device, name: str)
         raise DataError(f"{name} cannot be loaded as an open_clip model: {error}") from error
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _check_activation(source: str, tag: str | None, name: str) -> None:
+    """open_clip only warns where weights that were trained with QuickGELU would get the GELU of an architecture, and be worth less."""
+    right = f"{source}-quickgelu"
+    trained_with = open_clip.get_pretrained_cfg(source, tag) if tag else {}
+    if (
+        trained_with.get("quick_gelu")
+        and not open_clip.get_model_config(source).get("quick_gelu")
+        and right in open_clip.list_models()
+    ):
+        raise OptionError(f"{name}: these weights were trained with QuickGELU, and {source} has GELU; take {right},{tag}")
 
 
 def _own_text_tower(source: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rsvl_pretrain.model import DualEncoder
 
 NUM_KEPT = 20
 _FACTOR = 4
+_STRETCHED_CLIP = NUM_KEPT + _FACTOR * (77 - NUM_KEPT)  # 248; no text tower has so many of its own
 
 
 def stretched(table: Float[Tensor, "n w"]) -> Float[Tensor, "m w"]:
@@ -38,6 +39,12 @@ def context_length(encoder: DualEncoder) -> int:
     return len(_tower(encoder).positional_embedding)
 
 
+def is_stretched_clip(encoder: DualEncoder) -> bool:
+    """Whether it reads the 248 tokens that CLIP's 77 become: an earlier run or a release stretched it, and nothing else says so."""
+    table = getattr(_text_tower(encoder), "positional_embedding", None)
+    return isinstance(table, nn.Parameter) and len(table) == _STRETCHED_CLIP
+
+
 def set_context_length(encoder: DualEncoder, length: int, *, convert: bool = False) -> None:
     """Bring the text tower to this number of tokens, by `stretched` or, only where `convert` asks for it, `shortened`.
 
@@ -47,6 +54,8 @@ def set_context_length(encoder: DualEncoder, length: int, *, convert: bool = Fal
     table = tower.positional_embedding.detach()
     if length == len(table):
         return
+    if getattr(tower, "attn_mask", None) is None:
+        raise OptionError(f"the text tower of {encoder.name} is not causal; its {len(table)} tokens cannot be changed")
     if length < len(table) and not convert:
         raise OptionError(
             f"{encoder.name} reads {len(table)} tokens and {length} were asked for: positions would be left out. Take "
@@ -63,12 +72,14 @@ def set_context_length(encoder: DualEncoder, length: int, *, convert: bool = Fal
     encoder.tokenizer.context_length = length
 
 
+def _text_tower(encoder: DualEncoder) -> Any:
+    return getattr(encoder.model, "text", encoder.model)
+
+
 def _tower(encoder: DualEncoder) -> Any:
-    tower = getattr(encoder.model, "text", encoder.model)
+    tower = _text_tower(encoder)
     if not isinstance(getattr(tower, "positional_embedding", None), nn.Parameter):
-        raise OptionError(f"the text tower of {encoder.name} has no positions of its own; leave --context-length as it is")
-    if getattr(tower, "attn_mask", None) is None:
-        raise OptionError(f"the text tower of {encoder.name} is not causal; its number of tokens cannot be changed")
+        raise OptionError(f"the text tower of {encoder.name} has no positions of its own; leave out --context-length")
     return tower
 
 

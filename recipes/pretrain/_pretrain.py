@@ -51,6 +51,14 @@ class PretrainOptions:
     def dataset(self) -> Dataset:
         return Dataset.open(self.data, ShardCache(self.data_cache, self.data_cache_gib))
 
+    def prepared(self, encoder: DualEncoder) -> DualEncoder:
+        """Ready for the loss and the backward pass that are asked for."""
+        if self.contrastive.loss == "sigmoid" and encoder.logit_bias is None:
+            encoder.add_logit_bias()
+        if self.grad_checkpointing:
+            encoder.model.set_grad_checkpointing(True)
+        return encoder
+
     def loader(self, **views_and_captions: Any) -> LoaderConfig:
         """`views_and_captions` are the fields of LoaderConfig that a recipe decides."""
         return LoaderConfig(

@@ -52,15 +52,11 @@ class Options(PretrainOptions):
 def run(options: Options) -> DualEncoder:
     dataset = options.dataset()
     torch.manual_seed(options.seed)
-    encoder = DualEncoder.load(options.model)
-    if options.contrastive.loss == "sigmoid" and encoder.logit_bias is None:
-        encoder.add_logit_bias()
+    encoder = options.prepared(DualEncoder.load(options.model))
     if options.lock_image:
         encoder.model.lock_image_tower(unlocked_groups=options.lock_image_unlocked_groups, freeze_bn_stats=True)
     if options.lock_text:
         encoder.model.lock_text_tower(unlocked_layers=options.lock_text_unlocked_layers)
-    if options.grad_checkpointing:
-        encoder.model.set_grad_checkpointing(True)
     return pretrain(
         "pretrain/clip",
         options,

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from recipes.pretrain._farslip import FarSlipOptions, as_released, train_farslip
 from recipes.pretrain._pretrain import smoke_scenes
-from recipes.pretrain.farslip1 import views
+from recipes.pretrain._unused import Needs
 from rsvl_data.crops import CropConfig, ObjectCrops
 from rsvl_data.errors import OptionError
 from rsvl_pretrain.model import DualEncoder
@@ -30,7 +30,7 @@ class Options(FarSlipOptions):
     region_weight: float = 1.0
     """factor of the region loss in the total loss"""
     regions_per_image: int = 4
-    """the most that are drawn of a sample"""
+    """objects that are drawn of a sample at most"""
     min_area_px: float = 64.0**2
     """smallest box that is used, in square pixels"""
     max_area_px: float = 1024.0**2
@@ -44,14 +44,25 @@ class Options(FarSlipOptions):
     region_captions: Literal["ignored", "own_category", "no_category"] = "own_category"
     """a region's own caption: not used, a category of its own, or without a category (and so left out of the multi-positive loss)"""
     distill_from: Literal["none", "random", "grid", "objects"] = "none"
-    """also compare crops with the picture, as in stage 1: at random, as a grid, or those of the objects"""
-    distill: DistillConfig = field(default_factory=DistillConfig)
-    distill_weight: float = 0.1
-    """factor of that comparison"""
-    crops_per_image: int = 4
-    """random or grid crops of an image"""
-    crop_px: int | None = None
-    """side of a random or grid crop, a multiple of the patch; left out: that of the picture"""
+    """also distil, as in stage 1: compare the picture with random crops, with those of a grid, or with those of the objects"""
+
+    def __post_init__(self) -> None:
+        reads_patches = self.distill_from != "none" or self.regions.align != "cls"
+        has_views, has_random = self.distill_from in ("random", "grid"), self.distill_from == "random"
+        sees_objects = self.distill_from == "objects" or self.regions.align != "roi"
+        needs = [
+            Needs(self.distill_from != "none", "--distill-from random, grid or objects", ("distill", "distill_weight")),
+            Needs(has_views, "--distill-from random or grid", ("crops_per_image", "crop_px")),
+            Needs(has_random, "--distill-from random", ("crop_area", "crop_aspect")),
+            Needs(reads_patches, "--distill-from, or --regions.align pooled or roi", ("head",)),
+            Needs(sees_objects, "--regions.align cls or pooled, or --distill-from objects", ("letterbox",)),
+        ]
+        self.check(PRESETS, needs)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        of_crops = {"distill": self.distill_weight} if self.distill_from != "none" else {}
+        return {"contrastive": self.contrastive_weight, "regions": self.region_weight, **of_crops}
 
 
 def run(options: Options) -> DualEncoder:
@@ -70,7 +81,7 @@ def run(options: Options) -> DualEncoder:
         )
     }
     if options.distill_from in ("random", "grid"):
-        crops[VIEWS] = views(options.distill_from, options.crops_per_image, (0.3, 0.7), options.crop_px)
+        crops[VIEWS] = options.views(options.distill_from)
     return train_farslip(
         "pretrain/farslip2",
         options,
@@ -78,16 +89,17 @@ def run(options: Options) -> DualEncoder:
         crops=crops,
         distill=None if options.distill_from == "none" else options.distill,
         regions=options.regions,
-        weights={"regions": options.region_weight, "distill": options.distill_weight},
         max_regions=options.regions_per_image,
     )
 
 
-# `paper`: ten epochs of MGRS-200k, 160 samples a step. Its rate leaves nearly all weights as they are in fp32; the run says so.
+# `paper`: ten epochs of MGRS-200k on 4 processes of 40. In fp32 its weight decay is lost on all weights, its rate on those from 1/8 on; the
+# run says which share these are. Captions are the detailed ones, or the one that a record has in place of both.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         **as_released(lr=4e-9, warmup=250, steps=12_500),
         "colour": True,
+        "caption_kinds": ("long", "vlm"),
         "region_captions": "no_category",
         "distill": DistillConfig(ema_update="before_step"),
     },

@@ -11,7 +11,7 @@ torchrun --nproc_per_node 8 -m recipes.pretrain.rs_m_clip --preset reconstructio
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from evaluation.benchmarks.retrieval import ALL, retrieval
 from evaluation.data import ShardSet
 from evaluation.prompts_multilingual import LANGS
 from recipes.pretrain._pretrain import PretrainOptions, pretrain, smoke_scenes, val_evaluators
+from recipes.pretrain._unused import Needs, refuse_unused
 from rsvl_data.caption_draw import LanguageDraw
 from rsvl_data.shards import Dataset
 from rsvl_data.transforms import Augment
@@ -34,7 +35,7 @@ from rsvl_pretrain.train import Evaluator, TrainConfig
 @dataclass(frozen=True, kw_only=True)
 class Options(PretrainOptions):
     preset: Literal["reconstruction", "light"] = "reconstruction"
-    """where all other options start: the paper as far as it is known, or a small model for a CPU"""
+    """where all other options start: the paper as far as it is known, or a small model; `--preset light --help` shows what it sets"""
     model: str = "hf-hub:laion/CLIP-ViT-B-32-xlm-roberta-base-laion5B-s13B-b90k"
     """what to start from: an open_clip architecture (fresh weights), ARCHITECTURE,TAG, hf-hub:org/name, local-dir:PATH, a run folder"""
     languages: tuple[str, ...] = LANGS
@@ -46,6 +47,19 @@ class Options(PretrainOptions):
 
     def __post_init__(self) -> None:
         self.language_draw  # noqa: B018  wrong languages are named at once
+        refuse_unused(self, PRESETS, self._needs())
+
+    def _needs(self) -> list[Needs]:
+        is_distilled, has_local = self.distillation.weight > 0, self.views.local_crops > 0
+        has_global = is_distilled or self.views.contrastive == "global"
+        of_loss = [f"distillation.{each.name}" for each in fields(self.distillation) if each.name != "weight"]
+        of_local = ["views.local_area", "views.local_px", "views.local_flips"]
+        of_global = ["views.global_crops", "views.global_area", "views.global_flips"]
+        return [
+            Needs(is_distilled, "a --distillation.weight above 0", [*of_loss, "views.local_crops"]),
+            Needs(is_distilled and has_local, "local crops, and a --distillation.weight above 0", of_local),
+            Needs(has_global, "--views.contrastive global, or a --distillation.weight above 0", of_global),
+        ]
 
     @property
     def language_draw(self) -> LanguageDraw:
@@ -74,9 +88,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 def run(options: Options) -> DualEncoder:
     dataset = options.dataset()
     torch.manual_seed(options.seed)
-    encoder = DualEncoder.load(options.model)
-    if options.grad_checkpointing:
-        encoder.model.set_grad_checkpointing(True)
+    encoder = options.prepared(DualEncoder.load(options.model))
     objective = RsMClipObjective(
         encoder,
         contrastive=options.contrastive,

@@ -22,14 +22,13 @@ class ContrastiveConfig:
     loss: Literal["softmax", "sigmoid"] = "softmax"
     """softmax is CLIP's, sigmoid SigLIP's"""
     duplicates: Literal["negatives", "excluded", "positives"] = "negatives"
-    """two samples of a batch with the same caption: each other's negatives, as in CLIP and every released RS recipe; excluded from
-    each other's denominators; or positives of both. UCM-Captions repeats a sentence 3.9 times on average"""
+    """samples of one caption: negatives of each other, as in CLIP; excluded from each other's denominators; or positives of both"""
     exchange: Exchange = "gather"
     """how processes see each other's embeddings: gather holds all of them; shift, bidir and reduce one process's at a time"""
     local_loss: bool = True
-    """each process answers for its own rows; False: each computes the loss of all"""
+    """each process answers for its own rows; with no-local-loss each computes the loss of all"""
     gather_with_grad: bool = True
-    """False drops the gradient through other processes' embeddings, as open_clip does by default"""
+    """no-gather-with-grad drops the gradient through other processes' embeddings, as open_clip does by default"""
 
     def __post_init__(self) -> None:
         if self.loss == "sigmoid" and (self.duplicates != "negatives" or not (self.local_loss and self.gather_with_grad)):

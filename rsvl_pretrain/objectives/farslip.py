@@ -40,13 +40,13 @@ class DistillConfig:
     """How the picture's patches are compared with crops (`rsvl_pretrain/distillation.py`)."""
 
     align: Alignment = "roi2pooled"
-    """region mean with crop mean, with the crop's embedding, half of each, or patch by patch"""
+    """the picture's patches in the place of a crop against it: their mean with its mean, with its embedding, half of each; or one by one"""
     teacher: Literal["shared", "shared_stopgrad", "ema", "frozen"] = "shared"
     """who embeds the crops: the model itself, with a gradient (FarSLIP) or without; its running mean; its first weights"""
     momentum: float = 0.99
-    """of the running mean"""
+    """of --distill.teacher ema: what stays of it each step"""
     ema_update: Literal["before_step", "after_step"] = "after_step"
-    """the released code averages before the optimizer's step, so that its first update changes nothing"""
+    """when the running mean follows: as in the released code before the optimizer's step (its first time changes nothing), or after"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.momentum <= 1:
@@ -60,8 +60,7 @@ class RegionConfig:
     align: Literal["cls", "pooled", "roi"] = "cls"
     """what stands for a region: the embedding of its crop, the mean of the crop's patches, or of the picture's patches in its box"""
     loss: Literal["multi_positive", "infonce", "infonce_padded"] = "multi_positive"
-    """regions of one category are positives of each other; or, inferior, each has only its own text; the released code's form of that
-    has the padding of its batches for negatives"""
+    """regions of one category are positives of each other; or each has its own text alone; or also padding for negatives, as released"""
     related: Path | None = None
     """JSON file of categories that are never each other's negatives: {"synonyms": [["ship", "vessel"]], "parents": {"sedan": "car"}}"""
 

@@ -22,6 +22,10 @@ from rsvl_pretrain.train import TrainConfig
 def options(data: Path, out: Path, **changes: Any) -> farslip2.Options:
     """Four steps of rsvl-tiny with all three losses; `changes` of the options, and in `train`, `distill` and `regions`."""
     train = {"steps": 4, "save_every": 2, "trackers": (), **changes.pop("train", {})}
+    distill = {"teacher": "ema", **changes.pop("distill", {})}
+    mean = {"momentum": 0.9} if distill["teacher"] == "ema" else {}
+    source = changes.pop("distill_from", "random")
+    crops = {"crops_per_image": 2, "crop_px": changes.pop("crop_px", 32)} if source == "random" else {}
     return farslip2.Options(
         data=data,
         out=out,
@@ -29,13 +33,12 @@ def options(data: Path, out: Path, **changes: Any) -> farslip2.Options:
         batch_size=4,
         workers=0,
         min_area_px=1.0,
-        distill_from=changes.pop("distill_from", "random"),
-        crops_per_image=2,
-        crop_px=changes.pop("crop_px", 32),
-        distill=DistillConfig(**{"teacher": "ema", "momentum": 0.9, **changes.pop("distill", {})}),
+        distill_from=source,
+        distill=DistillConfig(**mean, **distill),
         regions=RegionConfig(**changes.pop("regions", {})),
         train=TrainConfig(**train),
         optim=OptimConfig(lr=1e-3, warmup=0, grad_clip_norm=2.0),
+        **crops,
         **changes,
     )
 

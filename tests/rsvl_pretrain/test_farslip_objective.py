@@ -190,6 +190,25 @@ def test_every_alignment_with_every_kind_of_crop(dataset, align, views):
     assert 0 < losses["distill"] < 2
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("head", {"head": "last"}),
+        ("weights", {"weights": {"contrastive": 0.5}}),
+        ("weights", {"weights": {"distill": 0.5}}),
+        ("weights", {"weights": {"regions": 0.5}}),
+        ("distill", {"distill": DistillConfig("combined")}),
+        ("distill", {"distill": None}),
+        ("regions", {"regions": RegionConfig("roi")}),
+        ("keeps_positions", {"keep_positions": True}),
+    ],
+)
+def test_whatever_changes_a_loss_is_part_of_the_identity(name, changes):
+    usual = {"distill": DistillConfig(), "regions": RegionConfig()}
+    first, second = objective_of(**usual).identity(), objective_of(**{**usual, **changes}).identity()
+    assert {each for each in first if first[each] != second[each]} == {name}
+
+
 def test_crops_that_the_loader_did_not_make(dataset):
     objective = objective_of(distill=DistillConfig())
     with pytest.raises(OptionError, match="'distill' needs crops, and the loader was asked for none"):

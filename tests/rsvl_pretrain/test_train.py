@@ -120,14 +120,16 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(colours, tmp_
     assert [path.name for path in finished_checkpoints(tmp_path / "run")] == ["step_00000001", "step_00000002"]
 
 
-def test_farslip_20_logit_scale_is_clamped(colours, tmp_path):
+@pytest.mark.parametrize(("start", "end"), [(9.0, MAX_LOGIT_SCALE), (-3.0, 0.0)])
+def test_farslip_20_logit_scale_is_clamped(colours, tmp_path, start, end):
+    """Its exponential to 1 to 100."""
     torch.manual_seed(0)
     encoder = DualEncoder.load("rsvl-tiny")
     with torch.no_grad():
-        encoder.model.logit_scale.fill_(9.0)
+        encoder.model.logit_scale.fill_(start)
     config, loader = TrainConfig(steps=1, trackers=()), LoaderConfig(batch_size=8, workers=0)
     train(ClipObjective(encoder), colours, tmp_path / "run", config=config, optim=OPTIM, loader=loader)
-    assert encoder.model.logit_scale.item() == pytest.approx(MAX_LOGIT_SCALE)
+    assert encoder.model.logit_scale.item() == pytest.approx(end)
 
 
 def test_bf16_runs_and_differs(colours, tmp_path):
