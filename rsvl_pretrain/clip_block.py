@@ -102,9 +102,16 @@ def _attention(
 def _mlp(mlp: Any, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
     if [name for name, _ in mlp.named_children()] != ["c_fc", "gelu", "c_proj"]:
         return mlp(x)
-    widened = apply_linear(mlp.c_fc, x)
-    activated = quick_gelu(widened) if type(mlp.gelu) is QuickGELU else mlp.gelu(widened)
-    return apply_linear(mlp.c_proj, activated)
+    return apply_linear(mlp.c_proj, _activated(mlp.gelu, apply_linear(mlp.c_fc, x)))
+
+
+def _activated(activation: nn.Module, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+    """Nobody else reads `x`, the widest tensor of a block: without gradients GELU takes its place."""
+    if type(activation) is QuickGELU:
+        return quick_gelu(x)
+    if type(activation) is nn.GELU and activation.approximate == "none" and not torch.is_grad_enabled():
+        return torch.ops.aten.gelu_(x)
+    return activation(x)
 
 
 def apply_linear(layer: Any, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:

@@ -24,6 +24,8 @@ def quick_gelu(x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
     """x sigmoid(1.702 x), OpenAI's activation: one tensor is kept for the gradient, which is one pass over it."""
     if torch.compiler.is_compiling():  # and so makes one pass of it anyway
         return x * torch.sigmoid(_SLOPE * x)
+    if not torch.is_grad_enabled():
+        return F.silu(_SLOPE * x, inplace=True).div_(_SLOPE)
     return _QuickGelu.apply(x)
 
 

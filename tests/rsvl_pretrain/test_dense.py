@@ -86,8 +86,9 @@ def test_farslip_1_the_image_embedding_is_that_of_open_clip(head, vision):
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("autocast", [False, True])
-def test_farslip_5_training_and_segmentation_read_the_same_bits(head, autocast):
-    model, images = tiny(), some_images(2, 3, 32, 40)
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_farslip_5_training_and_segmentation_read_the_same_bits(head, autocast, quick_gelu):
+    model, images = tiny(quick_gelu=quick_gelu), some_images(2, 3, 32, 40)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         trained = encode_dense(model.train(), images, head)
         model.visual.set_grad_checkpointing(True)

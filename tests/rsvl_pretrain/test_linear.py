@@ -68,8 +68,9 @@ def test_everything_else_is_torchs_to_the_bit(why, monkeypatch):
 def test_with_and_without_gradients_the_bits_are_the_same():
     x, weight, bias = operands(24, 72)
     with torch.inference_mode():
-        measured = linear(x, weight, bias)
+        measured, activated = linear(x, weight, bias), quick_gelu(x)
     assert torch.equal(measured, linear(x, weight, bias))
+    assert torch.equal(activated, quick_gelu(x)) and activated is not x
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
