@@ -23,7 +23,7 @@ import tyro
 
 from benchmarks.ablation.arms import Arm, arms, representatives
 from benchmarks.ablation.cells import SCALES, Cell, Place, Results, Scale, finish, make_start, one_thread, read_results
-from benchmarks.ablation.data import object_facts, open_world
+from benchmarks.ablation.data import mask_facts, object_facts, open_world
 from benchmarks.ablation.measure import scores
 from benchmarks.ablation.summary import BASELINE, summarise
 from benchmarks.measure import write_result
@@ -75,7 +75,7 @@ def main(options: Options) -> int:
         "tried": tried,
     }
     write_result(out / "grid.json", "ablation", grid)
-    write_objects(out, scale, place)
+    write_blind(out, scale, place)
     for world, arms_of_world in plan.items():
         for arm in arms_of_world:
             _write(out, world, arm, files, rates, scale)
@@ -83,15 +83,14 @@ def main(options: Options) -> int:
     return 0
 
 
-def write_objects(out: Path, scale: Scale, place: Place) -> None:
-    """What the objects of each world are, by "world data"."""
-    found: dict[str, Any] = {}
+def write_blind(out: Path, scale: Scale, place: Place) -> None:
+    """What can be had on the test sets without looking, by world and then "task data"."""
+    found: dict[str, dict[str, Any]] = {}
     for name in WORLDS:
-        world = open_world(name, place.work, place.shared, scale.sizes)
-        for split, probes in (("val", world.val), ("test", world.test)):
-            for objects in probes.objects:
-                found.setdefault(f"{name} {objects.name}", {})[split] = object_facts(objects)
-    write_result(out / "objects.json", "ablation", {"objects": found})
+        probes = open_world(name, place.work, place.shared, scale.sizes).test
+        found[name] = {f"objects {objects.name}": object_facts(objects) for objects in probes.objects}
+        found[name] |= {f"open_vocabulary {masked.name}": mask_facts(masked) for masked, _ in probes.dense}
+    write_result(out / "blind.json", "ablation", {"worlds": found})
 
 
 def _arms_of(name: str, asked_for: Sequence[str], scale: Scale, place: Place) -> Iterator[Arm]:

@@ -28,8 +28,8 @@ _SCALE_EXPLAINED = {
 _CELLS_EXPLAINED = (
     "A cell has the mean over seeds in percent (lowest–highest seed), and below it the difference to CLIP only in points, with the 95 % "
     "interval of a paired bootstrap over test items of all seeds together. **Bold**: the interval leaves out 0, every seed has the "
-    "same sign, and one of the two is better than *guessing*: for {guessed} the better of a uniform guess and always naming the commonest "
-    "class, elsewhere a uniform guess. The intervals speak of other images, not of other seeds, and none is corrected for the number of "
+    "same sign, and one of the two is better than *guessing*: the better of a uniform guess and one class for "
+    "every object or pixel. The intervals speak of other images, not of other seeds, and none is corrected for the number of "
     "comparisons: one in twenty leaves out 0 by chance. Where values lie near guessing, differences mean little. A difference is one to "
     "CLIP only; other arms are not compared with each other. Forty steps are few for a teacher that follows slowly: at a momentum of 0.99 "
     "two thirds of the `ema` teacher are still the start, as the whole of the `frozen` one is."
@@ -41,16 +41,16 @@ def page(folder: Path) -> str | None:
     if not (folder / "grid.json").exists():
         return None
     grid = json.loads((folder / "grid.json").read_text())
-    objects = json.loads((folder / "objects.json").read_text())["objects"]
+    blind = json.loads((folder / "blind.json").read_text())["worlds"]
     worlds = {world: _read(folder / world, grid["arms"]) for world in _TITLES}
     for world, found in worlds.items():
-        raise_guessing(world, found, objects)
+        raise_guessing(found, blind[world])
     parts = [
         "# Ablations",
         "Of the two tables one is measured on procedural scenes, not real imagery; the other on a few hundred real images.",
         _about(worlds["scenes"][0], grid),
         _on_both(worlds),
-        *(part for world, found in worlds.items() for part in section(world, found, objects)),
+        *(part for world, found in worlds.items() for part in section(world, found, blind[world])),
         _rates(grid["tried"]),
     ]
     return "\n\n".join(parts) + "\n"
@@ -61,16 +61,12 @@ def _read(folder: Path, arms: Sequence[str]) -> list[Found]:
     return [json.loads(path.read_text()) for name in arms if (path := folder / f"{name}.json").exists()]
 
 
-def raise_guessing(world: str, found: Sequence[Found], objects: Mapping[str, Found]) -> None:
-    """For objects the commonest class is the better guess."""
+def raise_guessing(found: Sequence[Found], blind: Mapping[str, Found]) -> None:
+    """Where one class is the better guess."""
     for each in found:
-        for name, measured in each["measured_on"].items():
-            if facts := objects.get(_objects_of(world, name)):
-                measured["chance"] = max(measured["chance"], facts["test"]["commonest"])
-
-
-def _objects_of(world: str, name: str) -> str:
-    return f"{world} {name.removeprefix('objects ')}"
+        for name, facts in blind.items():
+            measured = each["measured_on"][name]
+            measured["chance"] = max(measured["chance"], facts["guess"])
 
 
 def _about(baseline: Found, grid: Found) -> str:
@@ -86,12 +82,7 @@ def _about(baseline: Found, grid: Found) -> str:
         f"Everything runs again with `python -m benchmarks.ablation --scale {setting['name']}` "
         f"({machine['cores']} cores of {machine['cpu']}; code {baseline['code']}; written by `python -m benchmarks.tables`)."
     )
-    return f"{how}\n\n{_TASKS_EXPLAINED} {_CELLS_EXPLAINED.format(guessed=_guessed_by_one_class(baseline))}"
-
-
-def _guessed_by_one_class(found: Found) -> str:
-    """What a file counts one class everywhere as a guess of; of masks those do that say so."""
-    return "objects and masks" if any(each.get("guess") == "one class" for each in found["measured_on"].values()) else "objects"
+    return f"{how}\n\n{_TASKS_EXPLAINED} {_CELLS_EXPLAINED}"
 
 
 def _on_both(worlds: Mapping[str, Sequence[Found]]) -> str:
@@ -113,7 +104,7 @@ def _signs(found: Sequence[Found], arm: str, task: str) -> set[int]:
     return {verdict(each) for name, each in measured.items() if name.partition(" ")[0] == task}
 
 
-def section(world: str, found: Sequence[Found], objects: Mapping[str, Found]) -> list[str]:
+def section(world: str, found: Sequence[Found], blind: Mapping[str, Found]) -> list[str]:
     baseline = next(each for each in found if each["arm"] == BASELINE)
     names = list(baseline["measured_on"])
     heads = [f"{_TASKS[task]}, {_DATA.get(data, data)}" for task, _, data in (name.partition(" ") for name in names)]
@@ -123,10 +114,10 @@ def section(world: str, found: Sequence[Found], objects: Mapping[str, Found]) ->
     for each in found:
         rows.append(_row(each["words"], *(_cell(each["measured_on"][name], each["arm"] == BASELINE) for name in names)))
     few = [
-        f"The {facts['test']['items']} objects of {head.partition(', ')[2]} lie in {facts['test']['images']} images "
-        f"(on val {facts['val']['items']} in {facts['val']['images']}), and the intervals take them for separate."
+        f"The {blind[name]['items']} objects of {head.partition(', ')[2]} lie in {blind[name]['images']} images, and the intervals "
+        "take them for separate."
         for name, head in zip(names, heads)
-        if (facts := objects.get(_objects_of(world, name)))
+        if name in blind and "items" in blind[name]
     ]
     return [f"## {_TITLES[world]}", "\n".join(rows), *few, _findings(found, names, heads)]
 

@@ -34,7 +34,6 @@ def _measured(name: str, seeds: Sequence[Result], baseline: Sequence[Result]) ->
         "metric": metric,
         "n": seeds[0].n,
         "chance": seeds[0].metrics[metric].chance,
-        "guess": "one class" if metric == "miou" else "uniform",  # which of them the chance may be that of
         "mean": _short(asdict(intervals({"": statistic}, num_units)[""])),
         "per_seed": [_short({name: getattr(each.metrics[metric], name) for name in ("value", "low", "high")}) for each in seeds],
         "difference": _short(asdict(paired_difference(statistic, other, num_units))),
