@@ -49,15 +49,18 @@ class Options(FarSlipOptions):
     def __post_init__(self) -> None:
         reads_patches = self.distill_from != "none" or self.regions.align != "cls"
         has_views, has_random = self.distill_from in ("random", "grid"), self.distill_from == "random"
-        sees_objects = self.distill_from == "objects" or self.regions.align != "roi"
         needs = [
             Needs(self.distill_from != "none", "--distill-from random, grid or objects", ("distill", "distill_weight")),
             Needs(has_views, "--distill-from random or grid", ("crops_per_image", "crop_px")),
             Needs(has_random, "--distill-from random", ("crop_area", "crop_aspect")),
             Needs(reads_patches, "--distill-from, or --regions.align pooled or roi", ("head",)),
-            Needs(sees_objects, "--regions.align cls or pooled, or --distill-from objects", ("letterbox",)),
+            Needs(self.regions.align != "roi", "--regions.align cls or pooled", ("letterbox",)),
         ]
         self.check(PRESETS, needs)
+        if self.letterbox and self.distill_from == "objects":
+            raise OptionError(
+                "--letterbox fills up crops of objects, which --distill-from objects compares with their boxes: drop one"
+            )
 
     @property
     def weights(self) -> dict[str, float]:

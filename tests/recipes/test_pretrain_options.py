@@ -167,8 +167,15 @@ def test_every_option_of_farslip2(data, tmp_path, reached):
     kept = reached(farslip2, replace(options, keep_first_positions=True)).objective.kept
     assert kept is not None and kept.rows.shape[0] == 68
     usual = {"crops_per_image": 4, "crop_area": (0.3, 0.7), "crop_aspect": (3 / 4, 4 / 3), "crop_px": None}
-    of_objects = reached(farslip2, replace(options, distill_from="objects", **usual))
-    assert of_objects.loader.crops == {"regions": objects} and of_objects.objective.distill == options.distill
+    with pytest.raises(
+        OptionError, match="--letterbox fills up crops of objects, which --distill-from objects compares with their boxes"
+    ):
+        replace(options, distill_from="objects", **usual)
+    of_objects = reached(farslip2, replace(options, distill_from="objects", letterbox=False, **usual))
+    assert (
+        of_objects.loader.crops == {"regions": replace(objects, letterbox=False)}
+        and of_objects.objective.distill == options.distill
+    )
 
 
 def test_every_option_of_rs_m_clip(data, tmp_path, reached):
@@ -289,7 +296,6 @@ def test_an_option_that_would_change_nothing_is_refused(module, start, changes, 
         (farslip2, ("--preset", "paper")),
         (farslip2, ("--preset", "paper", "--distill.ema-update", "before_step")),
         (farslip2, ("--regions.align", "roi", "--head", "last")),
-        (farslip2, ("--regions.align", "roi", "--distill-from", "objects", "--letterbox")),
         (rs_m_clip, ("--preset", "light", "--distillation.weight", "0")),
         (rs_m_clip, ("--preset", "reconstruction", "--views.local-crops", "0")),
     ],

@@ -142,8 +142,8 @@ def test_options_mean_the_same_under_every_engine(data, tmp_path, name):
     clip.run(options(data, tmp_path / "one", **json.loads(json.dumps(changes))))
     done = train(data, *(case(engine, tmp_path / engine, **changes) for engine in ALL))
     assert done.returncode == 0, done.stderr[-4000:]
-    for engine in ALL:
-        assert_same_training(tmp_path / engine, tmp_path / "one")
+    for engine in ALL:  # rounding grows from step to step
+        assert_same_training(tmp_path / engine, tmp_path / "one", tolerance=3e-5 if name == "twenty steps" else 1e-5)
 
 
 @pytest.mark.slow
