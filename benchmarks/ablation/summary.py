@@ -41,8 +41,9 @@ def _measured(name: str, seeds: Sequence[Result], baseline: Sequence[Result]) ->
     }
 
 
-def _short(numbers: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, DECIMALS) for name, value in numbers.items()}
+def _short(numbers: Mapping[str, float | None]) -> dict[str, float | None]:
+    """A seed measured on few images has no interval."""
+    return {name: None if value is None else round(value, DECIMALS) for name, value in numbers.items()}
 
 
 def _mean_over_seeds(results: Sequence[Result], metric: str) -> tuple[Statistic, int]:
