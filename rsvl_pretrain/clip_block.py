@@ -79,7 +79,7 @@ def _forward(
         return type(block).forward(block, q_x, k_x, v_x, attn_mask)
     asking = _taken(q_x, queries)
     x = asking + block.ls_1(_attention(block.attn, block.ln_1(q_x), attn_mask, queries))
-    return x + block.ls_2(_mlp(block.mlp, block.ln_2(x)))
+    return x + block.ls_2(apply_mlp(block.mlp, block.ln_2(x)))
 
 
 def _attention(
@@ -99,7 +99,8 @@ def _attention(
     return apply_linear(attention.out_proj, mixed.transpose(1, 2).flatten(2))
 
 
-def _mlp(mlp: Any, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+def apply_mlp(mlp: Any, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+    """`mlp(x)` by our products, unless it is more than the two of CLIP."""
     if [name for name, _ in mlp.named_children()] != ["c_fc", "gelu", "c_proj"]:
         return mlp(x)
     return apply_linear(mlp.c_proj, _activated(mlp.gelu, apply_linear(mlp.c_fc, x)))

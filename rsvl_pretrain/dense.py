@@ -27,7 +27,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from rsvl_data.errors import OptionError
-from rsvl_pretrain.clip_block import apply_linear, is_plain, run_block
+from rsvl_pretrain.clip_block import apply_linear, apply_mlp, is_plain, run_block
 from rsvl_pretrain.image_tower import class_query, embed_patches, patch_grid
 from rsvl_pretrain.linear import linear
 
@@ -45,26 +45,20 @@ def encode_dense(model: Any, images: Float[Tensor, "b 3 y x"], head: DenseHead =
     return _as_map(_head_tokens(tower, _before_last_block(tower, images), head), patch_grid(tower, images))
 
 
-def encode_image_and_dense(
-    model: Any, images: Float[Tensor, "b 3 y x"], head: DenseHead = "segearth"
-) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d h w"]]:
-    """What `model.encode_image(images)` gives, and `encode_dense`, from one pass. Neither is normalised."""
-    return encode_some(model, images, head, of_image=slice(None), of_patches=slice(None))
-
-
 def encode_some(
     model: Any, images: Float[Tensor, "b 3 y x"], head: DenseHead, *, of_image: Rows, of_patches: Rows
 ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "k d h w"]]:
-    """`model.encode_image` of some of the images and `encode_dense` of some, from one pass: of the last block and of the head nothing
-    is computed that was not asked for."""
+    """`model.encode_image` of some of the images, but for rounding, and `encode_dense` of some, from one pass: of the last block and of
+    the head nothing is computed that was not asked for. Neither is normalised."""
     tower = _tower(model)
     x, last_block = _before_last_block(tower, images), tower.transformer.resblocks[-1]
     if head == "last":
         last = run_block(tower.transformer, last_block, x)
         pooled, tokens = last[of_image], _projected(tower, last[of_patches])
     else:
-        queries = class_query(x[of_image]) if tower.pool_type == "tok" else None
-        pooled = run_block(tower.transformer, last_block, x[of_image], queries=queries)
+        of_pooled = x[of_image]
+        queries = class_query(of_pooled) if tower.pool_type == "tok" else None
+        pooled = run_block(tower.transformer, last_block, of_pooled, queries=queries)
         tokens = _head_tokens(tower, x[of_patches], head)
     pooled, _ = tower._pool(pooled)
     return pooled @ tower.proj, _as_map(tokens, patch_grid(tower, images))
@@ -155,7 +149,7 @@ def _maskclip(block: ResidualAttentionBlock, x: Float[Tensor, "b n c"]) -> Float
     attention, width = block.attn, x.shape[-1]
     value = linear(block.ln_1(x), attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :])
     x = x + block.ls_1(apply_linear(attention.out_proj, value))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
+    return x + block.ls_2(apply_mlp(block.mlp, block.ln_2(x)))
 
 
 def _as_map(tokens: Float[Tensor, "b p d"], grid: tuple[int, int]) -> Float[Tensor, "b d h w"]:

@@ -157,28 +157,25 @@ def open_vocabulary(
                 shown.append(_overlay(data, index, mapped.truth, predicted))
     per_image, classes = _stacked(counts, data), range(len(data.classes))
     edges = np.stack(boundaries) if any(each[:, ::2].any() for each in boundaries) else None  # true or predicted
-    classes_iou = iou(per_image.sum(0))
-    facts = {"without_labels": counts.num_without_labels}
     return Result(
         task="open_vocabulary",
         protocol=setting.protocol,
         n=len(per_image),
         metrics=segmentation_metrics(counts, "rsvl", classes, edges, num_bootstrap, seed),
-        per_class={name: float(value) for name, value in zip(data.classes, classes_iou) if not np.isnan(value)},
+        per_class={name: float(value) for name, value in zip(data.classes, iou(per_image.sum(0))) if not np.isnan(value)},
         prompts=prompt_set_id(setting.prompts),
         seed=seed,
         seconds=time.perf_counter() - began,
         options={
             **_recorded(replace(segmenter.options, threshold=threshold), background, data),
-            "own_threshold": _is_own(setting.protocol, data, threshold, background),
-            "threshold_chosen_on": None if chosen is None else {"split": chosen.split, "data_sha256": chosen.data_sha256},
+            **_about_threshold(setting.protocol, data, threshold, background, chosen),
         },
         details={
             "confusion": {"classes": list(data.classes), "counts": per_image.sum(0).tolist()},
             "items": mask_items(keys, counts, classes, edges),
             "overlays": shown,
         },
-        **origin(encoder, data, "exact", precision, **facts),
+        **origin(encoder, data, "exact", precision, without_labels=counts.num_without_labels),
     )
 
 
@@ -190,10 +187,15 @@ def _recorded(options: SegmentOptions, background: int | None, data: Segmentatio
     }
 
 
-def _is_own(protocol: str, data: SegmentationSet, threshold: float, background: int | None) -> bool:
-    """Whether threshold or background are others than the protocol has for this set."""
+def _about_threshold(
+    protocol: str, data: SegmentationSet, threshold: float, background: int | None, chosen: ChosenThreshold | None
+) -> dict[str, Any]:
+    """Whether threshold or background are others than the protocol has for this set, and what the threshold was chosen on."""
     prescribed = _published_threshold(data) if protocol == "segearth_ov" else (0.0, None)
-    return (threshold, background if threshold else None) != prescribed
+    return {
+        "own_threshold": (threshold, background if threshold else None) != prescribed,
+        "threshold_chosen_on": None if chosen is None else {"split": chosen.split, "data_sha256": chosen.data_sha256},
+    }
 
 
 def _measured_with(encoder: Any, options: SegmentOptions, data: SegmentationSet, setting: Setting) -> dict[str, Any]:

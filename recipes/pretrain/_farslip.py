@@ -106,7 +106,7 @@ def train_farslip(
     torch.manual_seed(options.seed)
     from_file = options.init_from.endswith(".pt")
     encoder = options.prepared(load_farslip(Path(options.init_from)) if from_file else DualEncoder.load(options.init_from))
-    keep_positions = _keeps_positions(encoder, options)
+    keep_positions = _fit_positions(encoder, options)
     _warn_of_lost_rate(encoder, options.optim.lr)
     _warn_of_cut_captions(encoder, dataset, options)
     objective = FarSlipObjective(
@@ -136,8 +136,8 @@ def as_released(lr: float, warmup: int, steps: int) -> dict[str, Any]:
     }
 
 
-def _keeps_positions(encoder: DualEncoder, options: FarSlipOptions) -> bool:
-    """Brings the text tower to the tokens that are asked for; whether its first positions then stay as they are."""
+def _fit_positions(encoder: DualEncoder, options: FarSlipOptions) -> bool:
+    """Brings the text tower to the tokens that are asked for, and says whether its first positions stay as they are in training."""
     was_lengthened = False
     if options.context_length is not None:
         before = context_length(encoder)

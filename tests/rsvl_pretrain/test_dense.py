@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP, resize_pos_embed
 
 from rsvl_data.errors import OptionError
-from rsvl_pretrain.dense import encode_dense, encode_dense_and_class_token, encode_image_and_dense, patch_size_px
+from rsvl_pretrain.dense import encode_dense, encode_dense_and_class_token, encode_some, patch_size_px
 from rsvl_pretrain.image_tower import encode_image
 
 VISION = {"image_size": 32, "patch_size": 8, "width": 48, "head_width": 12, "layers": 3}
@@ -24,6 +24,11 @@ def tiny(seed=0, quick_gelu=False, **vision):
     for parameter in model.visual.parameters():  # nothing at its neutral value: a bias left out must show
         torch.nn.init.normal_(parameter, std=0.2)
     return model
+
+
+def encode_image_and_dense(model, images, head="segearth"):
+    """Both of every image."""
+    return encode_some(model, images, head, of_image=slice(None), of_patches=slice(None))
 
 
 def some_images(*size, seed=1):
